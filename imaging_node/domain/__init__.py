@@ -1,0 +1,1 @@
+"""The words of the node: frozen, typed, without input or output."""

@@ -1,0 +1,104 @@
+"""What the node tells about its work: rows of listings, of the page and of the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 - dataclass fields are read at run time
+
+from imaging_node.domain.finding import FindingScore  # noqa: TC001 - field type
+from imaging_node.domain.lifecycle import DeliveryState, StudyState  # noqa: TC001 - field type
+from imaging_node.domain.priority import ReadingPriority  # noqa: TC001 - field type
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """One study as a listing shows it; times are timezone-aware UTC.
+
+    Attributes:
+        reason: Why the study ended as it did; "" while it is under way or done.
+        generation: 1, and 1 more for each change after the first claim.
+        study_at: Study Date and Time as received, None if the header does not say.
+    """
+
+    study_instance_uid: str
+    accession_number: str
+    state: StudyState
+    reason: str
+    generation: int
+    priority: ReadingPriority
+    received_at: datetime
+    finished_at: datetime | None
+    instances: int
+    study_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureReference:
+    """A capture of a study that the page can show.
+
+    Attributes:
+        token: Keyed hash that names the capture in a URL; never a raw UID.
+        label: Finding shown.
+    """
+
+    token: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorklistRow:
+    """One study as the worklist ranks it.
+
+    Attributes:
+        token: Keyed hash that names the study in a URL; never a raw UID.
+        rank: 1 is read first.
+        priority_reason: Why the study has its priority, e.g. "Pneumonia present, p=0.91".
+        remarks: Waived rules, assumptions and site operating points of the answer.
+        deliveries: Count of objects by delivery state.
+    """
+
+    study: StudyRecord
+    token: str
+    rank: int
+    priority_reason: str
+    findings: tuple[FindingScore, ...]
+    remarks: tuple[str, ...]
+    captures: tuple[CaptureReference, ...]
+    deliveries: dict[DeliveryState, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    """One object on its way to one destination; times are timezone-aware UTC.
+
+    Attributes:
+        last_status: What the peer said last, e.g. "0x0000", "no association"; "" before the
+            first attempt.
+    """
+
+    id: int
+    study_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    destination: str
+    state: DeliveryState
+    attempts: int
+    last_status: str
+    next_attempt_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleStatus:
+    """What one role process last said of itself.
+
+    Attributes:
+        role: "receive", "score", "deliver" or "web".
+        counters: Monotonic counts since the process started, by metric name with labels,
+            e.g. {'instances_total{status="0x0000"}': 12}.
+    """
+
+    role: str
+    pid: int
+    started_at: datetime
+    heartbeat_at: datetime
+    counters: dict[str, float]
