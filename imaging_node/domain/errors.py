@@ -40,6 +40,10 @@ class StorageError(OperatorError):
     """The state directory or the database cannot take what must be kept."""
 
 
+class IntegrityError(OperatorError):
+    """A kept file is missing or is not what was kept: nothing is concluded from it."""
+
+
 class UnknownRecordError(OperatorError):
     """A command named a study, delivery or peer that the node does not have."""
 

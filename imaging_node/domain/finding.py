@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - dataclass fields are read at run time
+from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
@@ -38,6 +38,7 @@ class NotAnalysedReason(StrEnum):
     PHOTOMETRIC = "colour or unsupported photometric interpretation"
     MULTI_FRAME = "several frames where one is expected"
     TOO_SMALL = "image too small"
+    TOO_MANY = "more images than the model takes"
     NOT_FOR_PRESENTATION = "image for processing, not for presentation"
     BLANK = "blank image"
     QUALITY = "refused by a quality gate"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imaging_node.domain.finding import FloatImage  # noqa: TC001 - field type
+from imaging_node.domain.finding import FloatImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

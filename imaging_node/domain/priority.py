@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable  # noqa: TC003 - dataclass fields are read at run time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imaging_node.domain.finding import FindingScore
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - dataclass fields are read at run time
+from datetime import datetime
 
-from imaging_node.domain.finding import FindingScore  # noqa: TC001 - field type
-from imaging_node.domain.lifecycle import DeliveryState, StudyState  # noqa: TC001 - field type
-from imaging_node.domain.priority import ReadingPriority  # noqa: TC001 - field type
+from imaging_node.domain.finding import FindingScore
+from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.priority import ReadingPriority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003 - dataclass fields are read at run time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - dataclass fields are read at run time
+from datetime import datetime
 from enum import StrEnum
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - dataclass fields are read at run time
+from pathlib import Path
 
 from imaging_node.domain.finding import NotAnalysedReason
 
@@ -117,7 +117,9 @@ def select_images(
         key=lambda each: (each.series_instance_uid, each.sop_instance_uid),
     )
     judged = [(each, _refusal(each, eligibility, waived)) for each in meant]
-    images = tuple(each for each, reason in judged if reason is None)[: eligibility.maximum_images]
+    eligible = tuple(each for each, reason in judged if reason is None)
+    images = eligible[: eligibility.maximum_images]
+    beyond = eligible[eligibility.maximum_images :]
     remarks: list[str] = []
     if images:
         if any(not each.body_part for each in images):
@@ -132,7 +134,10 @@ def select_images(
     return Selection(
         applicable=bool(meant),
         images=images,
-        refused=tuple((each, reason) for each, reason in judged if reason is not None),
+        refused=(
+            *((each, reason) for each, reason in judged if reason is not None),
+            *((each, NotAnalysedReason.TOO_MANY) for each in beyond),
+        ),
         remarks=tuple(remarks),
     )
 

@@ -1,0 +1,1 @@
+"""The state edge: the database and the spool, and nothing else that lasts."""

@@ -1,0 +1,273 @@
+"""What the header of a received instance says: who, what, and whether it is consistent."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+
+from imaging_node.dicom.part10 import PARSE_ERRORS, STATUS_CANNOT_UNDERSTAND, parse_dataset
+from imaging_node.domain.errors import RejectedInstanceError
+from imaging_node.domain.priority import ReadingPriority, ordered_priority
+from imaging_node.domain.study import ImageInstance
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+STATUS_INVALID_SOP_INSTANCE = 0x0117
+STATUS_DATASET_MISMATCH = 0xA900
+_UID = re.compile(r"[0-9.]{1,64}")
+_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_DAYS_PER_YEAR = 365.25
+_AGE_UNITS = {"D": 1 / _DAYS_PER_YEAR, "W": 7 / _DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
+
+# Modality of a dataset that names none: PS3.4 B.5.
+_MODALITY_OF_CLASS = {
+    "1.2.840.10008.5.1.4.1.1.1": "CR",
+    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.2": "MG",
+    "1.2.840.10008.5.1.4.1.1.1.2.1": "MG",
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+}
+
+_KEYWORDS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
+    "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition", "ViewCodeSequence",
+    "PresentationIntentType", "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames",
+    "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientAge",
+    "AccessionNumber", "StudyDate", "StudyTime", "RequestedProcedurePriority",
+    "RequestAttributesSequence", "SpecificCharacterSet",
+)  # fmt: skip
+_TAGS = [tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedHeader:
+    """The header of one instance, as intake needs it.
+
+    Attributes:
+        image: For eligibility; `path` and `digest` are empty until the bytes are durable.
+        patient_digest: SHA-256 of Patient ID and issuer, or of name and birth date when there
+            is no ID; "" when the header names no patient.
+        ordered_priority: From Requested Procedure Priority (0040,1003).
+    """
+
+    image: ImageInstance
+    patient_digest: str
+    accession_number: str
+    study_at: datetime | None
+    ordered_priority: ReadingPriority
+
+
+def require_legal_uid(uid: str) -> None:
+    """Refuse what cannot be a UID before it is used for anything.
+
+    Raises:
+        RejectedInstanceError: 0x0117.
+    """
+    if not _UID.fullmatch(uid):
+        raise RejectedInstanceError(
+            "Affected SOP Instance UID is not 1 to 64 digits and dots; correct it at the sender",
+            status=STATUS_INVALID_SOP_INSTANCE,
+        )
+
+
+def read_header(
+    dataset: bytes,
+    *,
+    transfer_syntax_uid: str,
+    sop_class_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> ReceivedHeader:
+    """Read the header of an encoded dataset, and hold it against the command that brought it.
+
+    Args:
+        dataset: As received, without file meta information.
+        sop_class_uid, sop_instance_uid: What the C-STORE command says; None for a file.
+
+    Raises:
+        RejectedInstanceError: 0xA900 dataset and command disagree; 0xC000 not parsable, or a
+            Study, Series or SOP UID is missing or illegal.
+    """
+    found_pixels: list[bool] = []
+
+    def stop_at_pixels(tag: int, _: str | None, length: int) -> bool:
+        if tag in _PIXEL_TAGS:
+            found_pixels.append(length > 0)
+        return tag >= min(_PIXEL_TAGS)
+
+    header = parse_dataset(dataset, transfer_syntax_uid, stop_when=stop_at_pixels, tags=_TAGS)
+    uids = {
+        keyword: _ascii(header, keyword)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    }
+    if sop_instance_uid is not None and (
+        uids["SOPInstanceUID"] != sop_instance_uid or uids["SOPClassUID"] != sop_class_uid
+    ):
+        raise RejectedInstanceError(
+            "the dataset's SOP Class or Instance UID is not the command's; correct the sender",
+            status=STATUS_DATASET_MISMATCH,
+        )
+    for keyword, uid in uids.items():
+        if not _UID.fullmatch(uid):
+            raise RejectedInstanceError(
+                f"{keyword} is missing or illegal; correct it at the sender",
+                status=STATUS_CANNOT_UNDERSTAND,
+            )
+    return ReceivedHeader(
+        image=_image(header, uids, transfer_syntax_uid, has_pixel_data=any(found_pixels)),
+        patient_digest=_patient_digest(header),
+        accession_number=_text(header, "AccessionNumber"),
+        study_at=_moment(_ascii(header, "StudyDate"), _ascii(header, "StudyTime")),
+        ordered_priority=_priority(header),
+    )
+
+
+def _image(
+    header: Dataset, uids: dict[str, str], transfer_syntax_uid: str, *, has_pixel_data: bool
+) -> ImageInstance:
+    modality = _ascii(header, "Modality").upper()
+    return ImageInstance(
+        path=Path(),
+        digest="",
+        study_instance_uid=uids["StudyInstanceUID"],
+        series_instance_uid=uids["SeriesInstanceUID"],
+        sop_instance_uid=uids["SOPInstanceUID"],
+        sop_class_uid=uids["SOPClassUID"],
+        transfer_syntax_uid=transfer_syntax_uid,
+        modality=modality or _MODALITY_OF_CLASS.get(uids["SOPClassUID"], ""),
+        body_part=_ascii(header, "BodyPartExamined").upper()
+        or _code_meaning(header, "AnatomicRegionSequence"),
+        view_position=_ascii(header, "ViewPosition").upper() or _coded_view(header),
+        photometric_interpretation=_ascii(header, "PhotometricInterpretation").upper(),
+        presentation_intent=_ascii(header, "PresentationIntentType").upper(),
+        patient_age_years=_age_years(header),
+        rows=_unsigned(header, "Rows"),
+        columns=_unsigned(header, "Columns"),
+        number_of_frames=max(1, _decimal(_ascii(header, "NumberOfFrames"))),
+        has_pixel_data=has_pixel_data,
+    )
+
+
+def _raw(header: Dataset, keyword: str) -> RawDataElement | None:
+    """The element as received: looking at it cannot fail, whatever it holds."""
+    element: Any = header.get_item(keyword) if keyword in header else None
+    return element if isinstance(element, RawDataElement) else None
+
+
+def _raw_bytes(header: Dataset, keyword: str) -> bytes:
+    element = _raw(header, keyword)
+    return element.value if element is not None and isinstance(element.value, bytes) else b""
+
+
+def _ascii(header: Dataset, keyword: str) -> str:
+    """First value of an element of the default repertoire, padding removed."""
+    text = _raw_bytes(header, keyword).decode("latin-1")
+    return text.split("\\")[0].strip(" \0")
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """An element's text in its character set, or "" when that cannot be decoded."""
+    try:
+        value = header.get(keyword)
+        return "" if value is None else str(value).strip()
+    except PARSE_ERRORS:
+        return ""
+
+
+def _unsigned(header: Dataset, keyword: str) -> int:
+    element = _raw(header, keyword)
+    is_little = element is None or element.is_little_endian
+    return int.from_bytes(_raw_bytes(header, keyword)[:2], "little" if is_little else "big")
+
+
+def _decimal(text: str) -> int:
+    return int(text) if re.fullmatch(r"\d{1,9}", text) else 1
+
+
+def _items(header: Dataset, keyword: str) -> list[Dataset]:
+    try:
+        return list(header.get(keyword) or [])
+    except PARSE_ERRORS:
+        return []
+
+
+def _code_meaning(header: Dataset, keyword: str) -> str:
+    for item in _items(header, keyword):
+        meaning = _text(item, "CodeMeaning").upper()
+        if meaning:
+            return meaning
+    return ""
+
+
+def _coded_view(header: Dataset) -> str:
+    """View of the View Code Sequence, CID 4010, in the words of View Position."""
+    meaning = _code_meaning(header, "ViewCodeSequence").replace("-", "").replace(" ", "")
+    if not meaning:
+        return ""
+    for word, view in (
+        ("LATERAL", "LATERAL"),
+        ("OBLIQUE", "OBLIQUE"),
+        ("POSTEROANTERIOR", "PA"),
+        ("ANTEROPOSTERIOR", "AP"),
+        ("FRONTAL", "AP"),
+    ):
+        if word in meaning:
+            return view
+    return meaning
+
+
+def _patient_digest(header: Dataset) -> str:
+    patient_id = _raw_bytes(header, "PatientID").strip(b" \0")
+    if patient_id:
+        parts = (b"id", patient_id, _raw_bytes(header, "IssuerOfPatientID").strip(b" \0"))
+    else:
+        name = _raw_bytes(header, "PatientName").strip(b" \0^")
+        birth_date = _raw_bytes(header, "PatientBirthDate").strip(b" \0")
+        if not name:
+            return ""
+        parts = (b"name", name, birth_date)
+    return sha256(b"\n".join(parts)).hexdigest()
+
+
+def _age_years(header: Dataset) -> float | None:
+    stated = re.fullmatch(r"(\d{1,3})([DWMY])", _ascii(header, "PatientAge").upper())
+    if stated:
+        return int(stated[1]) * _AGE_UNITS[stated[2]]
+    born = _date(_ascii(header, "PatientBirthDate"))
+    studied = _date(_ascii(header, "StudyDate"))
+    if born is None or studied is None or studied < born:
+        return None
+    return (studied - born).days / _DAYS_PER_YEAR
+
+
+def _date(text: str) -> date | None:
+    try:
+        return datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+def _moment(study_date: str, study_time: str) -> datetime | None:
+    day = _date(study_date)
+    if day is None:
+        return None
+    clock = re.match(r"([01]\d|2[0-3])([0-5]\d)?([0-5]\d)?", study_time)
+    hour, minute, second = (int(part or 0) for part in clock.groups()) if clock else (0, 0, 0)
+    return datetime.combine(day, time(hour, minute, second), UTC)
+
+
+def _priority(header: Dataset) -> ReadingPriority:
+    nested = [
+        _ascii(item, "RequestedProcedurePriority")
+        for item in _items(header, "RequestAttributesSequence")
+    ]
+    return ordered_priority(_ascii(header, "RequestedProcedurePriority"), *nested)

@@ -1,0 +1,210 @@
+"""What one model says about one study: select images, decode, gate, score, combine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from imaging_node.domain.errors import NotAnalysedError
+from imaging_node.domain.finding import (
+    AnalysisStatus,
+    FindingScore,
+    NotAnalysedReason,
+    StudyResult,
+)
+from imaging_node.domain.image import DecodedImage
+from imaging_node.domain.priority import ReadingPriority, TriageRule
+from imaging_node.domain.study import ImageInstance, select_images
+from imaging_node.inference.batching import ARCHIVE, ROUTINE, STAT
+from imaging_node.inference.scorer import ImageAnalysis, Scorer
+from imaging_node.store.spool import read_verified
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from imaging_node.dicom.decoding import DecodingPool
+    from imaging_node.domain.study import Study
+    from imaging_node.inference.bundle import Bundle
+    from imaging_node.store.studies import Claim
+
+# Refused images that leave a gap: the same view, but nobody could look at it. A lateral view or
+# a hand in the same study leaves none.
+_GAPS = frozenset(
+    {
+        NotAnalysedReason.NO_PIXELS,
+        NotAnalysedReason.TOO_SMALL,
+        NotAnalysedReason.MULTI_FRAME,
+        NotAnalysedReason.TOO_MANY,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfiguredModel:
+    """A loaded bundle and what the site decided about it.
+
+    Attributes:
+        waived: Eligibility rules that the site waived.
+        remarks: The site's own operating points, in words, for the SR and the page.
+        settings_digest: "sha256:..." over the settings that can change its results.
+    """
+
+    scorer: Scorer
+    waived: frozenset[str]
+    remarks: tuple[str, ...]
+    settings_digest: str
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle behind the scorer."""
+        return self.scorer.bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnswer:
+    """One model's answer, with what is needed to show it.
+
+    Attributes:
+        sources: Images that the report names, the first gives the patient's identity.
+        decoded: Pixels of images with a finding called present, by SOP Instance UID.
+        analyses: By SOP Instance UID.
+        is_meant: False when the answer only says that no model is meant for the study.
+    """
+
+    model: ConfiguredModel
+    result: StudyResult
+    sources: tuple[ImageInstance, ...]
+    triage_rules: tuple[TriageRule, ...]
+    decoded: dict[str, DecodedImage] = field(default_factory=dict)
+    analyses: dict[str, ImageAnalysis] = field(default_factory=dict)
+    is_meant: bool = True
+
+
+def analyse(
+    study: Study,
+    model: ConfiguredModel,
+    decoder: DecodingPool,
+    *,
+    claim: Claim,
+    started_at: datetime,
+) -> ModelAnswer | None:
+    """Score the study's eligible images.
+
+    Returns:
+        None when the model is not meant for the study. Otherwise an answer, which says
+        "not analysed" when no image could be scored.
+
+    Raises:
+        IntegrityError: A file is not what was received.
+        TemporaryError: The scorer is closing.
+    """
+    selection = select_images(study, model.bundle.eligibility, model.waived)
+    if not selection.applicable:
+        return None
+    decoded: dict[str, DecodedImage] = {}
+    analyses: dict[str, ImageAnalysis] = {}
+    gaps = [reason for _, reason in selection.refused if reason in _GAPS]
+    for image in selection.images:
+        try:
+            read_verified(image.path, image.digest)
+            pixels = decoder.decode(image.path, image.sop_instance_uid)
+            analysis = model.scorer.score(pixels, lane(claim))
+        except NotAnalysedError as error:
+            gaps.append(error.reason)
+            continue
+        analyses[image.sop_instance_uid] = analysis
+        if any(score.is_present for score in analysis.scores):
+            decoded[image.sop_instance_uid] = pixels
+    if not analyses:
+        reasons = [*gaps, *(reason for _, reason in selection.refused if reason not in _GAPS)]
+        return _declined(study, model, reasons, started_at=started_at, remarks=selection.remarks)
+    findings = model.scorer.combine(list(analyses.values()))
+    if gaps:
+        findings = tuple(replace(score, absence_withheld=True) for score in findings)
+    return ModelAnswer(
+        model=model,
+        result=StudyResult(
+            model=model.bundle.identity,
+            status=AnalysisStatus.PARTIAL if gaps else AnalysisStatus.COMPLETE,
+            findings=findings,
+            reasons=tuple(dict.fromkeys(gaps)),
+            remarks=(*selection.remarks, *model.remarks),
+            started_at=started_at,
+            analysed_sop_instance_uids=tuple(analyses),
+        ),
+        sources=tuple(each for each in selection.images if each.sop_instance_uid in analyses),
+        triage_rules=model.bundle.triage_rules,
+        decoded=decoded,
+        analyses=analyses,
+    )
+
+
+def decline(
+    study: Study,
+    model: ConfiguredModel,
+    reason: NotAnalysedReason,
+    *,
+    started_at: datetime,
+    only_meant: bool,
+) -> ModelAnswer | None:
+    """Answer "not analysed" without looking at a pixel.
+
+    Args:
+        only_meant: Return None when the model is not meant for the study.
+    """
+    is_meant = select_images(study, model.bundle.eligibility, model.waived).applicable
+    if only_meant and not is_meant:
+        return None
+    return _declined(study, model, [reason], started_at=started_at, is_meant=is_meant)
+
+
+def lane(claim: Claim) -> int:
+    """The batcher's lane for a claimed study."""
+    if claim.is_archive:
+        return ARCHIVE
+    return ROUTINE if claim.ordered_priority is ReadingPriority.ROUTINE else STAT
+
+
+def settings_digest(operating_points: dict[str, float], waived: frozenset[str]) -> str:
+    """Digest of the settings that can change a model's results."""
+    text = f"operating_points={sorted(operating_points.items())};waive={sorted(waived)}"
+    return f"sha256:{sha256(text.encode()).hexdigest()}"
+
+
+def _declined(
+    study: Study,
+    model: ConfiguredModel,
+    reasons: list[NotAnalysedReason],
+    *,
+    started_at: datetime,
+    remarks: tuple[str, ...] = (),
+    is_meant: bool = True,
+) -> ModelAnswer:
+    meant = [
+        each for each in study.instances if each.modality in model.bundle.eligibility.modalities
+    ]
+    sources = tuple(sorted(meant or study.instances, key=lambda each: each.sop_instance_uid))
+    return ModelAnswer(
+        model=model,
+        result=StudyResult(
+            model=model.bundle.identity,
+            status=AnalysisStatus.NOT_ANALYSED,
+            findings=tuple(
+                FindingScore(
+                    label=label,
+                    probability=None,
+                    undetermined_from=undetermined_from,
+                    operating_point=operating_point,
+                )
+                for label, (undetermined_from, operating_point) in model.scorer.thresholds.items()
+            ),
+            reasons=tuple(dict.fromkeys(reasons)),
+            remarks=(*remarks, *model.remarks),
+            started_at=started_at,
+            analysed_sop_instance_uids=tuple(each.sop_instance_uid for each in sources),
+        ),
+        sources=sources,
+        triage_rules=(),
+        is_meant=is_meant,
+    )

@@ -1,0 +1,67 @@
+"""Turn one model's answer into result objects: captures first, then the report that names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imaging_node.dicom.report import build_report
+from imaging_node.dicom.saliency_capture import build_capture
+from imaging_node.dicom.source import read_source
+from imaging_node.domain.result_object import NodeIdentity, ResultContext, ResultObject
+from imaging_node.store.studies import previous_answers, series_started_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from imaging_node.domain.study import Study
+    from imaging_node.flow.analysis import ModelAnswer
+    from imaging_node.store.database import Database
+
+MAXIMUM_CAPTURES = 5
+
+
+def build_answer(
+    answer: ModelAnswer,
+    study: Study,
+    database: Database,
+    node: NodeIdentity,
+    *,
+    clock: Callable[[], datetime],
+) -> list[ResultObject]:
+    """Encode the captures of the findings called present, and the report.
+
+    Returns:
+        The captures in the order of the findings, then the report.
+
+    Raises:
+        IdentityHeldError: The source's identity must be settled by an administrator first.
+    """
+    result = answer.result
+    previous = previous_answers(database, study.study_instance_uid, result.model.name)
+    context = ResultContext(
+        node=node,
+        source_sop_instance_uids=tuple(each.sop_instance_uid for each in study.instances),
+        settings_digest=answer.model.settings_digest,
+        revision=len(previous),
+        predecessor=previous[-1] if previous else None,
+        series_started_at=lambda uid: series_started_at(database, uid, now=clock()),
+    )
+    sources = {each.sop_instance_uid: read_source(each.path) for each in answer.sources}
+    captures = [
+        build_capture(
+            source=sources[score.sop_instance_uid],
+            image=answer.decoded[score.sop_instance_uid],
+            score=score,
+            saliency=answer.analyses[score.sop_instance_uid].map_for(score.label),
+            result=result,
+            context=context,
+            label_index=index,
+        )
+        for index, score in enumerate(result.findings, start=1)
+        if score.is_present
+    ][:MAXIMUM_CAPTURES]
+    report = build_report(
+        sources=list(sources.values()), result=result, context=context, captures=captures
+    )
+    return [*captures, report]

@@ -1,0 +1,206 @@
+"""Score one claimed study: read it, analyse it, record the answer in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from imaging_node.dicom.decoding import DecodingPool
+from imaging_node.domain.errors import OperatorError, TemporaryError
+from imaging_node.domain.finding import AnalysisStatus, NotAnalysedReason
+from imaging_node.domain.lifecycle import StudyState
+from imaging_node.domain.priority import TriageDecision, TriageRule, triage
+from imaging_node.domain.result_object import NodeIdentity
+from imaging_node.flow.analysis import ConfiguredModel, ModelAnswer, analyse, decline
+from imaging_node.flow.answering import build_answer
+from imaging_node.store.arrivals import read_study
+from imaging_node.store.database import Database
+from imaging_node.store.spool import Spool
+from imaging_node.store.studies import Claim, Ending, finish_study, retry_study_later
+from imaging_node.telemetry import Counters, Event, Metric, Pseudonyms, log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imaging_node.domain.result_object import ResultObject
+    from imaging_node.domain.study import Study
+
+# A study that was in work each time its worker died is answered without being analysed ...
+ATTEMPTS_BEFORE_DECLINING = 3
+# ... and when even that kills the worker, it ends as failed.
+ATTEMPTS_BEFORE_FAILING = 5
+_LONGEST_BACKOFF_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringRoom:
+    """What scoring a study needs.
+
+    Attributes:
+        site_rules: Triage rules of the settings, beside the bundles' own.
+        destinations: Peers that get every result.
+    """
+
+    database: Database
+    spool: Spool
+    pseudonyms: Pseudonyms
+    models: tuple[ConfiguredModel, ...]
+    decoder: DecodingPool
+    node: NodeIdentity
+    site_rules: tuple[TriageRule, ...]
+    destinations: tuple[str, ...]
+    answer_not_applicable: bool
+    counters: Counters
+    clock: Callable[[], datetime]
+
+
+def score_study(claim: Claim, room: ScoringRoom) -> None:
+    """Bring one claimed study to an end, or give it back to the queue.
+
+    Every foreseen failure is an answer, a visible state or a later attempt; what is not
+    foreseen is the caller's, who tries again until the attempts are spent.
+
+    Raises:
+        StorageError: The database could not be written; the lease will end by itself.
+    """
+    started_at = room.clock()
+    log(
+        Event.STUDY_CLAIMED,
+        study=room.pseudonyms.token(claim.study_instance_uid),
+        generation=claim.generation,
+        attempts=claim.attempts,
+    )
+    try:
+        ending = _ending(claim, room, started_at)
+    except TemporaryError as error:
+        give_back(claim, room, reason=str(error))
+        return
+    except OperatorError as error:
+        ending = _without_answer(claim, StudyState.FAILED, str(error))
+    finished_at = room.clock()
+    is_recorded = finish_study(
+        room.database, claim, ending, destinations=room.destinations, now=finished_at
+    )
+    log(
+        Event.STUDY_ENDED if is_recorded else Event.STUDY_RESULT_DROPPED,
+        study=room.pseudonyms.token(claim.study_instance_uid),
+        generation=claim.generation,
+        state=ending.state,
+        priority=ending.decision.priority,
+        objects=len(ending.objects),
+        seconds=round((finished_at - started_at).total_seconds(), 3),
+    )
+    if is_recorded:
+        room.counters.add(Metric.STUDIES, state=ending.state)
+
+
+def give_back(claim: Claim, room: ScoringRoom, *, reason: str) -> None:
+    """Queue a claimed study again, later with each attempt."""
+    wait_s = min(_LONGEST_BACKOFF_S, 2.0**claim.attempts)
+    now = room.clock()
+    retry_study_later(
+        room.database, claim, reason=reason, now=now, due_at=now + timedelta(seconds=wait_s)
+    )
+    log(
+        Event.STUDY_RETRY,
+        study=room.pseudonyms.token(claim.study_instance_uid),
+        attempts=claim.attempts,
+        wait_s=wait_s,
+        reason=reason,
+    )
+
+
+def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
+    if claim.attempts > ATTEMPTS_BEFORE_FAILING:
+        return _without_answer(
+            claim, StudyState.FAILED, "its worker failed each time, even while declining it"
+        )
+    study = read_study(room.database, room.spool, claim.study_instance_uid)
+    answers = _answers(claim, study, room, started_at)
+    if not answers:
+        return _without_answer(
+            claim,
+            StudyState.NOT_APPLICABLE,
+            f"no model is meant for it ({_modalities(study)})",
+        )
+    kept: list[tuple[ResultObject, str]] = []
+    reports: list[tuple[str, str, ResultObject]] = []
+    for answer in answers:
+        built = build_answer(answer, study, room.database, room.node, clock=room.clock)
+        kept += [(each, room.spool.write(each.payload)) for each in built]
+        identity = answer.result.model
+        reports.append((identity.name, identity.digest, built[-1]))
+    return _with_answers(claim, answers, room, objects=tuple(kept), reports=tuple(reports))
+
+
+def _answers(
+    claim: Claim, study: Study, room: ScoringRoom, started_at: datetime
+) -> list[ModelAnswer]:
+    """One answer of every model that is meant for the study."""
+    answers: list[ModelAnswer] = []
+    for model in room.models:
+        if claim.attempts > ATTEMPTS_BEFORE_DECLINING:
+            answer = decline(
+                study, model, NotAnalysedReason.SOFTWARE, started_at=started_at, only_meant=True
+            )
+        else:
+            answer = analyse(study, model, room.decoder, claim=claim, started_at=started_at)
+        if answer is not None:
+            answers.append(answer)
+            room.counters.add(
+                Metric.LAUNCHED_IMAGES, len(answer.decoded), model=model.bundle.identity.name
+            )
+    if answers or not room.answer_not_applicable:
+        return answers
+    declined = decline(
+        study,
+        room.models[0],
+        NotAnalysedReason.NO_ELIGIBLE_IMAGE,
+        started_at=started_at,
+        only_meant=False,
+    )
+    return [declined] if declined else []
+
+
+def _with_answers(
+    claim: Claim,
+    answers: Sequence[ModelAnswer],
+    room: ScoringRoom,
+    *,
+    objects: tuple[tuple[ResultObject, str], ...],
+    reports: tuple[tuple[str, str, ResultObject], ...],
+) -> Ending:
+    results = [answer.result for answer in answers]
+    analysed = [each for each in results if each.status is not AnalysisStatus.NOT_ANALYSED]
+    findings = tuple(score for result in results for score in result.findings)
+    rules = (*(rule for answer in answers for rule in answer.triage_rules), *room.site_rules)
+    reasons = [reason for result in results for reason in result.reasons]
+    if analysed:
+        state = StudyState.DONE
+    elif any(answer.is_meant for answer in answers):
+        state = StudyState.NOT_ANALYSED
+    else:
+        state = StudyState.NOT_APPLICABLE
+    return Ending(
+        state=state,
+        reason="; ".join(dict.fromkeys(reasons)),
+        decision=triage(claim.ordered_priority, findings, rules),
+        findings=findings if analysed else (),
+        remarks=tuple(dict.fromkeys(remark for result in results for remark in result.remarks)),
+        objects=objects,
+        answers=reports,
+    )
+
+
+def _without_answer(claim: Claim, state: StudyState, reason: str) -> Ending:
+    return Ending(
+        state=state,
+        reason=reason,
+        decision=TriageDecision(priority=claim.ordered_priority, reason="as ordered"),
+    )
+
+
+def _modalities(study: Study) -> str:
+    return ", ".join(sorted({each.modality or "no modality" for each in study.instances}))

@@ -1,0 +1,1 @@
+"""Composition root: settings become wired roles, and roles become a node."""

@@ -1,0 +1,60 @@
+"""Load the bundles that the settings name, verified and ready to score."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from imaging_node.dicom.terminology import term
+from imaging_node.domain.errors import SettingsError
+from imaging_node.flow.analysis import ConfiguredModel, settings_digest
+from imaging_node.inference.bundle import default_bundle_directory, load_bundle
+from imaging_node.inference.scorer import Scorer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imaging_node.settings import ModelSettings, Settings
+
+
+def bundle_directory(settings: Settings) -> Path:
+    """Folder of the bundles."""
+    return settings.model_directory or default_bundle_directory()
+
+
+def load_models(settings: Settings) -> tuple[ConfiguredModel, ...]:
+    """Verify and load every configured bundle, golden cases included.
+
+    Raises:
+        BundleError: A bundle is missing, damaged or answers its golden cases wrongly.
+        SettingsError: A setting does not fit its bundle.
+    """
+    return tuple(_load(model, settings) for model in settings.models)
+
+
+def _load(model: ModelSettings, settings: Settings) -> ConfiguredModel:
+    directory = bundle_directory(settings) / model.name
+    if not directory.is_dir():
+        raise SettingsError(
+            f"models: there is no bundle {model.name!r} in {bundle_directory(settings)};"
+            " see `imaging-node models list`"
+        )
+    bundle = load_bundle(directory)
+    for finding in bundle.findings:
+        term(finding.label)  # a finding without a coded term could not be reported
+    scorer = Scorer(
+        bundle,
+        threads=settings.scoring.threads or os.cpu_count() or 1,
+        launch_budget_ms=settings.scoring.launch_budget_ms,
+        site_operating_points=model.operating_points,
+    )
+    own = {finding.label: finding.operating_point for finding in bundle.findings}
+    return ConfiguredModel(
+        scorer=scorer,
+        waived=frozenset(model.waive),
+        remarks=tuple(
+            f"Operating point set by the site: {label} {point:g} (bundle: {own[label]:g})."
+            for label, point in sorted(model.operating_points.items())
+        ),
+        settings_digest=settings_digest(model.operating_points, frozenset(model.waive)),
+    )

@@ -1,0 +1,107 @@
+"""What every role process does besides its work: title, signals, heartbeat, end with its node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Self
+
+from setproctitle import setproctitle
+
+from imaging_node.domain.errors import StorageError
+from imaging_node.domain.records import RoleStatus
+from imaging_node.node.wiring import now
+from imaging_node.store.listings import beat
+from imaging_node.telemetry import Counters, Event, configure_logging, log
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import FrameType, TracebackType
+
+    from imaging_node.store.database import Database
+
+HEARTBEAT_S = 2.0
+_PARENT_CHECK_S = 1.0
+# A drain that takes longer is cut: `serve` promises to be gone within 30 s of SIGTERM.
+DRAIN_LIMIT_S = 20.0
+
+
+class Role:
+    """Owns a role process's title, signal handling and heartbeat; a context manager.
+
+    Attributes:
+        stopping: Set when the role must drain and end.
+        counters: What the role counted.
+    """
+
+    def __init__(self, name: str, *, supervisor_pid: int | None) -> None:
+        """Take over the process.
+
+        Args:
+            name: "receive", "score", "deliver" or "web".
+            supervisor_pid: Process of `serve` that started this one; the role ends with it.
+        """
+        self.name = name
+        self.stopping = threading.Event()
+        self.counters = Counters()
+        self._supervisor_pid = supervisor_pid
+        self._started_at: datetime = now()
+        self._threads: list[threading.Thread] = []
+        setproctitle(f"imaging-node: {name}")
+        configure_logging(name)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        if supervisor_pid is not None:
+            threading.Thread(target=self._follow_supervisor, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        log(Event.ROLE_STARTED, role=self.name, pid=os.getpid())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=HEARTBEAT_S)
+        log(Event.ROLE_STOPPED, role=self.name, pid=os.getpid())
+
+    def start_heartbeat(self, database: Database) -> None:
+        """Tell the database every two seconds that the role is alive, once it really is."""
+        thread = threading.Thread(target=self._beat, args=(database,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _beat(self, database: Database) -> None:
+        while True:
+            try:
+                beat(
+                    database,
+                    RoleStatus(
+                        role=self.name,
+                        pid=os.getpid(),
+                        started_at=self._started_at,
+                        heartbeat_at=now(),
+                        counters=self.counters.snapshot(),
+                    ),
+                )
+            except StorageError as error:
+                log(Event.DATABASE_FAILED, role=self.name, reason=str(error))
+            if self.stopping.wait(HEARTBEAT_S):
+                return
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.stopping.set()
+
+    def _follow_supervisor(self) -> None:
+        """End when `serve` is gone, however it went: orphans would keep the port and the claims."""
+        while not self.stopping.wait(_PARENT_CHECK_S):
+            if os.getppid() != self._supervisor_pid:
+                self.stopping.set()
+        # Whatever hangs in a library after that is cut off.
+        threading.Event().wait(DRAIN_LIMIT_S - 5.0)
+        os._exit(1)

@@ -1,0 +1,187 @@
+"""The `score` role: claims studies, several at a time so that their images share launches."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from imaging_node.dicom.decoding import DecodingPool
+from imaging_node.domain.errors import StorageError
+from imaging_node.domain.priority import TriageRule
+from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
+from imaging_node.node.models import load_models
+from imaging_node.node.role import DRAIN_LIMIT_S, Role
+from imaging_node.node.wiring import is_dead, node_identity, now, open_state, worker_name
+from imaging_node.store.studies import Claim, claim_study, release_claims, renew_claims
+from imaging_node.telemetry import Counters, Event, log, place_of
+
+if TYPE_CHECKING:
+    from imaging_node.settings import Settings
+
+_IDLE_S = 0.1
+
+
+def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
+    """Score until told to stop, then finish the studies in work.
+
+    Raises:
+        BundleError: A bundle is not what its manifest says.
+        StorageError: The state directory cannot be used.
+    """
+    with Role("score", supervisor_pid=supervisor_pid) as role:
+        room = open_scoring_room(settings, role.counters)
+        released = release_claims(room.database, is_dead, now=now())
+        if released:
+            log(Event.CLAIMS_RELEASED, role="score", count=released)
+        role.start_heartbeat(room.database)
+        with StudyWorkers(settings, room) as workers:
+            while not role.stopping.is_set():
+                try:
+                    is_idle = not workers.take_one()
+                except StorageError as error:
+                    log(Event.DATABASE_FAILED, role="score", reason=str(error))
+                    is_idle = True
+                if is_idle:
+                    role.stopping.wait(_IDLE_S)
+        close_scoring_room(room)
+
+
+def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
+    """Load the models and start the decoders.
+
+    Raises:
+        BundleError: A bundle is not what its manifest says.
+        SettingsError: A setting does not fit its bundle.
+        StorageError: The state directory cannot be used.
+    """
+    models = load_models(settings)
+    database, spool, pseudonyms = open_state(settings)
+    return ScoringRoom(
+        database=database,
+        spool=spool,
+        pseudonyms=pseudonyms,
+        models=models,
+        decoder=DecodingPool(
+            processes=settings.scoring.decoders,
+            memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024,
+            time_limit_s=settings.scoring.decode_limit_s,
+        ),
+        node=node_identity(settings),
+        site_rules=tuple(
+            TriageRule(
+                finding=rule.finding,
+                minimum_probability=rule.minimum_probability,
+                priority=rule.priority,
+            )
+            for rule in settings.priority.rules
+        ),
+        destinations=settings.destinations,
+        answer_not_applicable=settings.answer_not_applicable,
+        counters=counters,
+        clock=now,
+    )
+
+
+def close_scoring_room(room: ScoringRoom) -> None:
+    """Stop the decoders and the batchers."""
+    room.decoder.close()
+    for model in room.models:
+        model.scorer.close()
+    room.database.close()
+
+
+class StudyWorkers:
+    """Owns the threads that score studies, and the leases of what they work on."""
+
+    def __init__(self, settings: Settings, room: ScoringRoom) -> None:
+        self._room = room
+        self._limit = settings.scoring.concurrent_studies
+        self._lease = timedelta(seconds=settings.scoring.lease_s)
+        self._worker = worker_name("score")
+        self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="study")
+        self._running: dict[Future[None], Claim] = {}
+        self._is_over = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._renewer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wait(self._running, timeout=DRAIN_LIMIT_S - 5)
+        self._is_over.set()
+        # What is still running loses its lease and is done again: nothing is lost.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def take_one(self) -> bool:
+        """Claim and start one study when a thread is free.
+
+        Returns:
+            False when there was none, or no thread became free soon.
+
+        Raises:
+            StorageError: The database could not be used.
+        """
+        self._forget_finished()
+        if len(self._running) >= self._limit:
+            wait(self._running, timeout=1, return_when="FIRST_COMPLETED")
+            self._forget_finished()
+            if len(self._running) >= self._limit:
+                return False
+        claim = claim_study(
+            self._room.database, worker=self._worker, now=self._room.clock(), lease=self._lease
+        )
+        if claim is None:
+            return False
+        if claim.attempts > 1:
+            # It was in work when a worker died: alone, so that it takes no other study with it.
+            wait(self._running)
+            self._forget_finished()
+        future = self._pool.submit(self._score, claim)
+        self._running[future] = claim
+        if claim.attempts > 1:
+            wait([future])
+        return True
+
+    def wait_until_idle(self) -> None:
+        """Return when no study is in work."""
+        wait(self._running)
+        self._forget_finished()
+
+    def _score(self, claim: Claim) -> None:
+        try:
+            score_study(claim, self._room)
+        except StorageError as error:
+            log(Event.DATABASE_FAILED, role="score", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - top of a study's worker thread
+            log(
+                Event.THREAD_FAILED,
+                role="score",
+                study=self._room.pseudonyms.token(claim.study_instance_uid),
+                error=type(error).__name__,
+                where=place_of(error.__traceback__),
+            )
+            self._give_back(claim)
+
+    def _give_back(self, claim: Claim) -> None:
+        try:
+            give_back(claim, self._room, reason="software failure; see the log")
+        except StorageError as error:
+            log(Event.DATABASE_FAILED, role="score", reason=str(error))
+
+    def _forget_finished(self) -> None:
+        self._running = {
+            future: claim for future, claim in self._running.items() if not future.done()
+        }
+
+    def _renew(self) -> None:
+        while not self._is_over.wait(self._lease.total_seconds() / 3):
+            tokens = [claim.token for claim in list(self._running.values())]
+            if not tokens:
+                continue
+            try:
+                renew_claims(self._room.database, tokens, now=self._room.clock(), lease=self._lease)
+            except StorageError as error:
+                log(Event.DATABASE_FAILED, role="score", reason=str(error))

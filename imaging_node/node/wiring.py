@@ -1,0 +1,79 @@
+"""Build from the settings what the roles share."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import psutil
+
+from imaging_node import __version__
+from imaging_node.domain.errors import StorageError
+from imaging_node.domain.result_object import NodeIdentity
+from imaging_node.store.database import Database, open_database
+from imaging_node.store.spool import Spool
+from imaging_node.telemetry import Pseudonyms, read_or_create_key
+
+if TYPE_CHECKING:
+    from imaging_node.settings import Settings
+
+MANUFACTURER = "imaging-node project"
+
+
+def now() -> datetime:
+    """The node's clock."""
+    return datetime.now(UTC)
+
+
+def open_state(settings: Settings) -> tuple[Database, Spool, Pseudonyms]:
+    """Open, or create, the database, the spool and the key of hashes.
+
+    Raises:
+        StorageError: The state directory cannot be used.
+    """
+    try:
+        settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spool = Spool(
+            settings.state_directory / "spool",
+            minimum_free_bytes=settings.spool.minimum_free_mib * 1024 * 1024,
+        )
+        pseudonyms = Pseudonyms(read_or_create_key(settings.state_directory / "hash.key"))
+    except OSError as error:
+        raise StorageError(
+            f"cannot use the state directory {settings.state_directory} ({error.strerror});"
+            " name a folder that the node's user may write"
+        ) from error
+    return open_database(settings.database_url), spool, pseudonyms
+
+
+def node_identity(settings: Settings) -> NodeIdentity:
+    """What result objects say of this installation: nothing that changes from run to run."""
+    return NodeIdentity(
+        ae_title=settings.dicom.ae_title,
+        manufacturer=MANUFACTURER,
+        model_name="imaging-node",
+        software_version=__version__,
+        serial_number=settings.dicom.ae_title,
+    )
+
+
+def worker_name(role: str) -> str:
+    """Name of this process in claims: host, process id and when that process began."""
+    return f"{role}@{socket.gethostname()}:{os.getpid()}:{_began(os.getpid())}"
+
+
+def is_dead(worker: str) -> bool:
+    """Whether a worker of this host has ended; of other hosts nothing is known."""
+    host, pid, began = worker.partition("@")[2].rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    return not psutil.pid_exists(int(pid)) or str(_began(int(pid))) != began
+
+
+def _began(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return 0.0

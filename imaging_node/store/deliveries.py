@@ -1,0 +1,192 @@
+"""The outbox: every object on its way to every destination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.lifecycle import DeliveryState
+from imaging_node.store.schema import deliveries, objects
+from imaging_node.store.transitions import record_transition
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+    from imaging_node.store.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """One object that this worker is to send to one destination.
+
+    Attributes:
+        attempts: Attempts so far, this one included.
+        digest: Names the object's file in the spool.
+    """
+
+    id: int
+    destination: str
+    attempts: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    digest: str
+
+
+def claim_deliveries(
+    database: Database,
+    destination: str,
+    *,
+    worker: str,
+    now: datetime,
+    lease: timedelta,
+    limit: int,
+) -> Sequence[Parcel]:
+    """Claim due objects for one destination, urgent first; a dead worker's are due again later."""
+    due = (
+        deliveries.c.destination == destination,
+        deliveries.c.state == DeliveryState.WAITING,
+        deliveries.c.next_attempt_at <= now,
+    )
+    with database.read() as connection:
+        if connection.scalar(sa.select(deliveries.c.id).where(*due).limit(1)) is None:
+            return ()
+    with database.write() as connection:
+        chosen = (
+            sa.select(deliveries.c.id)
+            .where(*due)
+            .order_by(deliveries.c.urgency.desc(), deliveries.c.id)
+            .limit(limit)
+        )
+        claimed = connection.scalars(
+            deliveries.update()
+            .where(deliveries.c.id.in_(chosen))
+            .values(
+                attempts=deliveries.c.attempts + 1,
+                next_attempt_at=now + lease,
+                claimed_by=worker,
+            )
+            .returning(deliveries.c.id)
+        ).all()
+        rows = connection.execute(
+            sa.select(deliveries, objects)
+            .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+            .where(deliveries.c.id.in_(claimed))
+            .order_by(deliveries.c.urgency.desc(), deliveries.c.id)
+        ).all()
+    return tuple(
+        Parcel(
+            id=row.id,
+            destination=row.destination,
+            attempts=row.attempts,
+            sop_instance_uid=row.sop_instance_uid,
+            sop_class_uid=row.sop_class_uid,
+            study_instance_uid=row.study_instance_uid,
+            transfer_syntax_uid=row.transfer_syntax_uid,
+            digest=row.digest,
+        )
+        for row in rows
+    )
+
+
+def mark_delivered(database: Database, parcel: Parcel, *, status: str, now: datetime) -> None:
+    """The destination accepted the object."""
+    _move(database, parcel, DeliveryState.DELIVERED, status=status, now=now, next_attempt_at=None)
+
+
+def retry_delivery_later(
+    database: Database, parcel: Parcel, *, status: str, now: datetime, next_attempt_at: datetime
+) -> None:
+    """The same bytes may be accepted later."""
+    _move(
+        database,
+        parcel,
+        DeliveryState.WAITING,
+        status=status,
+        now=now,
+        next_attempt_at=next_attempt_at,
+    )
+
+
+def park_delivery(database: Database, parcel: Parcel, *, status: str, now: datetime) -> None:
+    """Repeating cannot help: an operator must look."""
+    _move(database, parcel, DeliveryState.PARKED, status=status, now=now, next_attempt_at=None)
+
+
+def return_parcels(database: Database, parcels: Sequence[Parcel], *, now: datetime) -> None:
+    """Give back claimed objects that were not tried after all."""
+    with database.write() as connection:
+        connection.execute(
+            deliveries.update()
+            .where(deliveries.c.id.in_([parcel.id for parcel in parcels]))
+            .values(attempts=deliveries.c.attempts - 1, next_attempt_at=now, claimed_by="")
+        )
+
+
+def release_deliveries(database: Database, *, now: datetime) -> int:
+    """Make what an earlier, dead `deliver` had claimed due at once; returns how many."""
+    with database.write() as connection:
+        changed = connection.execute(
+            deliveries.update()
+            .where(deliveries.c.state == DeliveryState.WAITING, deliveries.c.claimed_by != "")
+            .values(claimed_by="", next_attempt_at=now)
+        )
+    return changed.rowcount
+
+
+def requeue_delivery(database: Database, delivery_id: int, *, now: datetime) -> None:
+    """Send a parked or waiting object again now.
+
+    Raises:
+        UnknownRecordError: There is no such delivery, or it was delivered.
+    """
+    with database.write() as connection:
+        changed = connection.execute(
+            deliveries.update()
+            .where(deliveries.c.id == delivery_id, deliveries.c.state != DeliveryState.DELIVERED)
+            .values(state=DeliveryState.WAITING, next_attempt_at=now, attempts=0, claimed_by="")
+        )
+        if not changed.rowcount:
+            raise UnknownRecordError(
+                f"cannot requeue delivery {delivery_id}: it does not exist or was delivered;"
+                " see `imaging-node deliveries`"
+            )
+        record_transition(
+            connection,
+            f"delivery {delivery_id}",
+            DeliveryState.WAITING,
+            by="operator",
+            now=now,
+        )
+
+
+def _move(
+    database: Database,
+    parcel: Parcel,
+    state: DeliveryState,
+    *,
+    status: str,
+    now: datetime,
+    next_attempt_at: datetime | None,
+) -> None:
+    with database.write() as connection:
+        connection.execute(
+            deliveries.update()
+            # What was delivered stays delivered, whatever a slower worker says.
+            .where(deliveries.c.id == parcel.id, deliveries.c.state != DeliveryState.DELIVERED)
+            .values(
+                state=state,
+                last_status=status,
+                next_attempt_at=next_attempt_at,
+                claimed_by="",
+                delivered_at=now if state is DeliveryState.DELIVERED else None,
+            )
+        )
+        record_transition(
+            connection, f"delivery {parcel.id}", state, by="deliver", now=now, reason=status
+        )

@@ -1,0 +1,253 @@
+"""What the node tells about its work: studies, deliveries, the ranked worklist, the roles."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from imaging_node.domain.finding import FindingScore
+from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.priority import ReadingPriority
+from imaging_node.domain.records import (
+    CaptureReference,
+    DeliveryRecord,
+    RoleStatus,
+    StudyRecord,
+    WorklistRow,
+)
+from imaging_node.domain.result_object import ObjectKind
+from imaging_node.store.schema import deliveries, instances, objects, roles, studies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imaging_node.store.database import Database
+    from imaging_node.telemetry import Pseudonyms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """A result object of a study's last answer, as kept in the spool."""
+
+    kind: ObjectKind
+    label: str
+    sop_instance_uid: str
+    digest: str
+
+
+def list_studies(
+    database: Database, *, now: datetime, study_instance_uid: str | None = None
+) -> Sequence[StudyRecord]:
+    """Studies in order of arrival; one or none when a UID is given."""
+    query = _studies_with_counts().order_by(studies.c.received_at)
+    if study_instance_uid is not None:
+        query = query.where(studies.c.study_instance_uid == study_instance_uid)
+    with database.read() as connection:
+        return [_study_record(row, now) for row in connection.execute(query)]
+
+
+def list_worklist(
+    database: Database, pseudonyms: Pseudonyms, *, now: datetime, limit: int = 500
+) -> Sequence[WorklistRow]:
+    """The most urgent studies, first to be read first; of equal urgency, the longest waiting."""
+    query = (
+        _studies_with_counts()
+        .order_by(studies.c.urgency.desc(), studies.c.received_at)
+        .limit(limit)
+    )
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+        uids = [row.study_instance_uid for row in rows]
+        captures = _captures(connection, pseudonyms, uids)
+        counts: dict[str, Counter[DeliveryState]] = defaultdict(Counter)
+        for row in connection.execute(
+            sa.select(
+                deliveries.c.study_instance_uid, deliveries.c.state, sa.func.count().label("n")
+            )
+            .where(deliveries.c.study_instance_uid.in_(uids))
+            .group_by(deliveries.c.study_instance_uid, deliveries.c.state)
+        ):
+            counts[row.study_instance_uid][DeliveryState(row.state)] = row.n
+    return [
+        WorklistRow(
+            study=_study_record(row, now),
+            token=pseudonyms.token(row.study_instance_uid),
+            rank=rank,
+            priority_reason=row.priority_reason,
+            findings=tuple(_finding(each) for each in row.findings),
+            remarks=tuple(row.remarks),
+            captures=tuple(captures[row.study_instance_uid, row.generation]),
+            deliveries=dict(counts[row.study_instance_uid]),
+        )
+        for rank, row in enumerate(rows, start=1)
+    ]
+
+
+def list_deliveries(database: Database) -> Sequence[DeliveryRecord]:
+    """All deliveries in order of creation."""
+    query = (
+        sa.select(deliveries, objects.c.sop_class_uid)
+        .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        .order_by(deliveries.c.id)
+    )
+    with database.read() as connection:
+        return [
+            DeliveryRecord(
+                id=row.id,
+                study_instance_uid=row.study_instance_uid,
+                sop_instance_uid=row.sop_instance_uid,
+                sop_class_uid=row.sop_class_uid,
+                destination=row.destination,
+                state=DeliveryState(row.state),
+                attempts=row.attempts,
+                last_status=row.last_status,
+                next_attempt_at=row.next_attempt_at,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def list_objects(database: Database, study_instance_uid: str) -> Sequence[StoredObject]:
+    """The result objects of a study's last generation, in the order they were built."""
+    query = (
+        sa.select(objects)
+        .join(
+            studies,
+            sa.and_(
+                studies.c.study_instance_uid == objects.c.study_instance_uid,
+                studies.c.generation == objects.c.generation,
+            ),
+        )
+        .where(objects.c.study_instance_uid == study_instance_uid)
+        .order_by(sa.literal_column("objects.rowid"))
+    )
+    with database.read() as connection:
+        return [
+            StoredObject(
+                kind=ObjectKind(row.kind),
+                label=row.label,
+                sop_instance_uid=row.sop_instance_uid,
+                digest=row.digest,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def capture_digests(database: Database, pseudonyms: Pseudonyms) -> dict[str, str]:
+    """Digest of every capture's file by the token that names it in URLs."""
+    query = sa.select(objects.c.sop_instance_uid, objects.c.digest).where(
+        objects.c.kind == ObjectKind.CAPTURE
+    )
+    with database.read() as connection:
+        return {
+            pseudonyms.token(row.sop_instance_uid): row.digest for row in connection.execute(query)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much lies where.
+
+    Attributes:
+        studies: Count by state.
+        deliveries: Count by destination and state.
+        oldest_unfinished_at: Arrival of the study that has waited longest for its answer.
+    """
+
+    studies: dict[StudyState, int]
+    deliveries: dict[tuple[str, DeliveryState], int]
+    oldest_unfinished_at: datetime | None
+
+
+def count_work(database: Database, *, now: datetime) -> Counts:
+    """Counts for metrics: small queries, whatever the backlog."""
+    shown = sa.case(
+        (
+            sa.and_(studies.c.state == StudyState.RECEIVING, studies.c.due_at <= now),
+            str(StudyState.QUEUED),
+        ),
+        else_=studies.c.state,
+    ).label("shown")
+    with database.read() as connection:
+        by_state = connection.execute(sa.select(shown, sa.func.count()).group_by(shown)).all()
+        by_delivery = connection.execute(
+            sa.select(deliveries.c.destination, deliveries.c.state, sa.func.count()).group_by(
+                deliveries.c.destination, deliveries.c.state
+            )
+        ).all()
+        oldest = connection.scalar(
+            sa.select(sa.func.min(studies.c.received_at)).where(studies.c.finished_at.is_(None))
+        )
+    return Counts(
+        studies={StudyState(state): count for state, count in by_state},
+        deliveries={
+            (destination, DeliveryState(state)): count for destination, state, count in by_delivery
+        },
+        oldest_unfinished_at=oldest,
+    )
+
+
+def list_roles(database: Database) -> Sequence[RoleStatus]:
+    """What each role process last said of itself."""
+    with database.read() as connection:
+        return [RoleStatus(**row._mapping) for row in connection.execute(sa.select(roles))]  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+
+
+def beat(database: Database, status: RoleStatus) -> None:
+    """Note that a role is alive, and its counts."""
+    values = {name: getattr(status, name) for name in RoleStatus.__dataclass_fields__}
+    with database.write() as connection:
+        connection.execute(sa.delete(roles).where(roles.c.role == status.role))
+        connection.execute(roles.insert().values(**values))
+
+
+def _studies_with_counts() -> sa.Select[Any]:
+    count = (
+        sa.select(sa.func.count(sa.distinct(instances.c.sop_instance_uid)))
+        .where(instances.c.study_instance_uid == studies.c.study_instance_uid)
+        .correlate(studies)
+        .scalar_subquery()
+    )
+    return sa.select(studies, count.label("instance_count"))
+
+
+def _study_record(row: sa.Row[Any], now: datetime) -> StudyRecord:
+    state = StudyState(row.state)
+    if state is StudyState.RECEIVING and row.due_at <= now:
+        state = StudyState.QUEUED  # complete, and waiting for a worker
+    return StudyRecord(
+        study_instance_uid=row.study_instance_uid,
+        accession_number=row.accession_number,
+        state=state,
+        reason=row.reason,
+        generation=row.generation,
+        priority=ReadingPriority(row.priority),
+        received_at=row.received_at,
+        finished_at=row.finished_at,
+        instances=row.instance_count,
+        study_at=row.study_at,
+    )
+
+
+def _captures(
+    connection: sa.Connection, pseudonyms: Pseudonyms, uids: list[str]
+) -> dict[tuple[str, int], list[CaptureReference]]:
+    captures: dict[tuple[str, int], list[CaptureReference]] = defaultdict(list)
+    for row in connection.execute(
+        sa.select(objects).where(
+            objects.c.study_instance_uid.in_(uids), objects.c.kind == ObjectKind.CAPTURE
+        )
+    ):
+        captures[row.study_instance_uid, row.generation].append(
+            CaptureReference(token=pseudonyms.token(row.sop_instance_uid), label=row.label)
+        )
+    return captures
+
+
+def _finding(stored: dict[str, Any]) -> FindingScore:
+    interval = stored["interval"]
+    return FindingScore(**{**stored, "interval": tuple(interval) if interval else None})

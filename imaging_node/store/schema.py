@@ -1,0 +1,182 @@
+"""The tables: the contract between the roles."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.priority import ReadingPriority
+
+SCHEMA_VERSION = 1
+
+
+class Moment(TypeDecorator[datetime]):
+    """A timezone-aware time, kept as microseconds since 1970 UTC: one clock, cheap to compare."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Microseconds for the database."""
+        return None if value is None else round(value.timestamp() * 1_000_000)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """UTC time for the caller."""
+        return None if value is None else datetime.fromtimestamp(value / 1_000_000, UTC)
+
+
+metadata = MetaData()
+
+
+def _one_of(column: str, words: type[StudyState | DeliveryState | ReadingPriority]) -> str:
+    return f"{column} in ({', '.join(repr(str(word)) for word in words)})"
+
+
+node = Table(
+    "node",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_instance_uid", String, primary_key=True),
+    Column("patient_digest", String, nullable=False),
+    Column("accession_number", String, nullable=False),
+    Column("study_at", Moment),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False, default=""),
+    Column("generation", Integer, nullable=False, default=1),
+    Column("ordered_priority", String, nullable=False),
+    Column("priority", String, nullable=False),
+    Column("priority_reason", String, nullable=False, default="as ordered"),
+    Column("urgency", Integer, nullable=False, default=0),
+    Column("is_archive", Boolean, nullable=False, default=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due_at", Moment, nullable=False),
+    Column("claim_token", String, nullable=False, default=""),
+    Column("claimed_by", String, nullable=False, default=""),
+    Column("received_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("findings", JSON, nullable=False, default=list),
+    Column("remarks", JSON, nullable=False, default=list),
+    CheckConstraint(_one_of("state", StudyState), name="study_state_is_known"),
+    CheckConstraint(_one_of("priority", ReadingPriority), name="priority_is_known"),
+)
+Index("studies_by_due", studies.c.state, studies.c.due_at)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_instance_uid", String, ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("series_instance_uid", String, nullable=False),
+    Column("sop_instance_uid", String, nullable=False),
+    Column("sop_class_uid", String, nullable=False),
+    Column("transfer_syntax_uid", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("header", JSON, nullable=False),
+    Column("calling_ae_title", String, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    UniqueConstraint("study_instance_uid", "sop_instance_uid", "digest"),
+)
+Index("instances_by_sop", instances.c.sop_instance_uid)
+
+results = Table(
+    "results",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_instance_uid", String, ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("model_digest", String, nullable=False),
+    Column("report_series_instance_uid", String, nullable=False),
+    Column("report_sop_class_uid", String, nullable=False),
+    Column("report_sop_instance_uid", String, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+)
+Index("results_by_study", results.c.study_instance_uid)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("sop_class_uid", String, nullable=False),
+    Column("series_instance_uid", String, nullable=False),
+    Column("transfer_syntax_uid", String, nullable=False),
+    Column("study_instance_uid", String, ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("label", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+)
+Index("objects_by_study", objects.c.study_instance_uid, objects.c.generation)
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_instance_uid", String, primary_key=True),
+    Column("started_at", Moment, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sop_instance_uid", String, ForeignKey("objects.sop_instance_uid"), nullable=False),
+    Column("study_instance_uid", String, nullable=False),
+    Column("destination", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("urgency", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("last_status", String, nullable=False, default=""),
+    Column("next_attempt_at", Moment),
+    Column("claimed_by", String, nullable=False, default=""),
+    Column("delivered_at", Moment),
+    UniqueConstraint("sop_instance_uid", "destination"),
+    CheckConstraint(_one_of("state", DeliveryState), name="delivery_state_is_known"),
+)
+Index("deliveries_by_due", deliveries.c.state, deliveries.c.next_attempt_at)
+Index("deliveries_by_study", deliveries.c.study_instance_uid)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("moved_by", String, nullable=False),
+    Column("moved_at", Moment, nullable=False),
+)
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("role", String, primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("heartbeat_at", Moment, nullable=False),
+    Column("counters", JSON, nullable=False),
+)

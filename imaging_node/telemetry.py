@@ -1,0 +1,172 @@
+"""PHI-free events and counters, both from closed word lists.
+
+An event is one JSON line on standard error. Names, identifiers and UIDs of patients, studies
+and instances never appear: a keyed hash stands for a UID.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import sys
+import threading
+import traceback
+import warnings
+from collections import Counter
+from enum import StrEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+
+class Event(StrEnum):
+    """Everything the node can say in its log."""
+
+    ROLE_STARTED = "role started"
+    ROLE_STOPPED = "role stopped"
+    ROLE_DIED = "role died, will be restarted"
+    ROLE_FAILED = "role failed"
+    THREAD_FAILED = "thread failed"
+    NODE_READY = "node ready"
+    NODE_STOPPING = "node stopping"
+    INSTANCE_ACCEPTED = "instance accepted"
+    INSTANCE_DUPLICATE = "instance received again"
+    INSTANCE_CHANGED = "instance received again with other bytes"
+    INSTANCE_REFUSED = "instance refused"
+    ASSOCIATION_REFUSED = "association refused"
+    STUDY_CLAIMED = "study claimed"
+    STUDY_ENDED = "study ended"
+    STUDY_RESULT_DROPPED = "stale result dropped"
+    STUDY_RETRY = "study will be tried again"
+    CLAIMS_RELEASED = "claims of a dead worker released"
+    DELIVERY_DONE = "object delivered"
+    DELIVERY_RETRY = "object will be sent again"
+    DELIVERY_PARKED = "object parked"
+    DATABASE_FAILED = "database failed"
+
+
+class Metric(StrEnum):
+    """Everything a role counts."""
+
+    INSTANCES = "imaging_node_instances_total"
+    STUDIES = "imaging_node_studies_ended_total"
+    DELIVERIES = "imaging_node_deliveries_total"
+    LAUNCHED_IMAGES = "imaging_node_images_scored_total"
+    ROLE_RESTARTS = "imaging_node_role_restarts_total"
+
+
+# Fields an event may carry: nothing here can hold text that came from a dataset.
+FIELDS = frozenset(
+    {
+        "role", "pid", "exit_code", "wait_s", "study", "instance", "status", "reason", "state",
+        "generation", "attempts", "priority", "model", "images", "seconds", "destination",
+        "objects", "error", "where", "count", "address", "port", "ae_title", "page", "version",
+        "bytes", "transfer_syntax",
+    }
+)  # fmt: skip
+
+
+class Pseudonyms:
+    """Keyed hashes that stand for UIDs in logs, URLs and file names."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def token(self, uid: str) -> str:
+        """16 hex digits, the same for the same UID on this node, meaningless elsewhere."""
+        return hmac.new(self._key, uid.encode(), sha256).hexdigest()[:16]
+
+
+def read_or_create_key(path: Path) -> bytes:
+    """The node's hash key of 32 bytes, created once and readable by its user only."""
+    if not path.exists():
+        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        scratch.touch(mode=0o600)
+        scratch.write_bytes(secrets.token_bytes(32))
+        try:
+            path.hardlink_to(scratch)  # atomic, and the first of several roles wins
+        except FileExistsError:
+            pass
+        finally:
+            scratch.unlink()
+    return path.read_bytes()
+
+
+class Counters:
+    """Counts of one role process, by metric name and labels; safe among threads."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        """Count `amount` more of `metric` with `labels`, whose values come from closed lists."""
+        text = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
+        with self._lock:
+            self._counts[f"{metric}{{{text}}}" if text else str(metric)] += amount  # type: ignore[assignment]  # Counter is typed for int only
+
+    def snapshot(self) -> dict[str, float]:
+        """All counts so far."""
+        with self._lock:
+            return dict(self._counts)
+
+
+def log(event: Event, /, **fields: object) -> None:
+    """Write one event.
+
+    Raises:
+        ValueError: A field is not in the closed list.
+    """
+    unknown = set(fields) - FIELDS
+    if unknown:
+        raise ValueError(f"event {event.name} may not carry {sorted(unknown)}")
+    structlog.get_logger().info(str(event), **fields)
+
+
+def configure_logging(role: str) -> None:
+    """Send events as JSON lines to standard error and silence what libraries would print.
+
+    Libraries quote element values in their messages and warnings: none of them may speak.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    sys.excepthook = _say_what_failed(role)
+    threading.excepthook = lambda failure: log(
+        Event.THREAD_FAILED,
+        role=role,
+        error=failure.exc_type.__name__,
+        where=place_of(failure.exc_traceback),
+    )
+
+
+def _say_what_failed(
+    role: str,
+) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    def hook(kind: type[BaseException], _: BaseException, trace: TracebackType | None) -> None:
+        log(Event.ROLE_FAILED, role=role, error=kind.__name__, where=place_of(trace))
+
+    return hook
+
+
+def place_of(trace: TracebackType | None) -> str:
+    """Module and line where an exception was raised: its text may quote a dataset."""
+    frames = traceback.extract_tb(trace)
+    if not frames:
+        return "unknown"
+    last = frames[-1]
+    return f"{last.filename.rsplit('/', 2)[-2]}/{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
