@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
@@ -130,8 +130,8 @@ def log(event: Event, /, **fields: object) -> None:
     structlog.get_logger().info(str(event), **fields)
 
 
-def configure_logging(role: str) -> None:
-    """Send events as JSON lines to standard error and silence what libraries would print.
+def configure_logging(role: str, *, stream: TextIO = sys.stderr) -> None:
+    """Send events as JSON lines to `stream` and silence what libraries would print.
 
     Libraries quote element values in their messages and warnings: none of them may speak.
     """
@@ -140,7 +140,7 @@ def configure_logging(role: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
     logging.disable(logging.CRITICAL)

@@ -1,0 +1,1 @@
+"""The demo: the main job of the node on real sockets, on one machine, with no patient."""

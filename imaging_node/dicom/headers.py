@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 
-from imaging_node.dicom.part10 import PARSE_ERRORS, STATUS_CANNOT_UNDERSTAND, parse_dataset
+from imaging_node.dicom.file_format import PARSE_ERRORS, STATUS_CANNOT_UNDERSTAND, parse_dataset
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.priority import ReadingPriority, ordered_priority
 from imaging_node.domain.study import ImageInstance

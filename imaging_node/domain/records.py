@@ -102,3 +102,19 @@ class RoleStatus:
     started_at: datetime
     heartbeat_at: datetime
     counters: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkCounts:
+    """How much work lies where; a state that is not named counts 0.
+
+    Attributes:
+        studies, deliveries: Number by state.
+        oldest_waiting_s: Age of the oldest study that has no ending yet; 0 if there is none.
+        oldest_delivery_s: Age of the oldest object that still waits; 0 if there is none.
+    """
+
+    studies: dict[StudyState, int]
+    deliveries: dict[DeliveryState, int]
+    oldest_waiting_s: float
+    oldest_delivery_s: float

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from imaging_node.dicom.file_format import encode_part10
 from imaging_node.dicom.headers import read_header, require_legal_uid
-from imaging_node.dicom.part10 import encode_part10
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.store.arrivals import Arrival, ArrivingInstance, note_arrival
 from imaging_node.store.database import Database

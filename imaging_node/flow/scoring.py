@@ -41,6 +41,7 @@ class ScoringRoom:
     Attributes:
         site_rules: Triage rules of the settings, beside the bundles' own.
         destinations: Peers that get every result.
+        on_answer: Called with each answer before it is encoded, e.g. to keep its maps.
     """
 
     database: Database
@@ -54,6 +55,7 @@ class ScoringRoom:
     answer_not_applicable: bool
     counters: Counters
     clock: Callable[[], datetime]
+    on_answer: Callable[[ModelAnswer], None] | None = None
 
 
 def score_study(claim: Claim, room: ScoringRoom) -> None:
@@ -128,6 +130,8 @@ def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
     kept: list[tuple[ResultObject, str]] = []
     reports: list[tuple[str, str, ResultObject]] = []
     for answer in answers:
+        if room.on_answer is not None:
+            room.on_answer(answer)
         built = build_answer(answer, study, room.database, room.node, clock=room.clock)
         kept += [(each, room.spool.write(each.payload)) for each in built]
         identity = answer.result.model

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from imaging_node.dicom.terminology import term
 from imaging_node.domain.errors import SettingsError
 from imaging_node.flow.analysis import ConfiguredModel, settings_digest
-from imaging_node.inference.bundle import default_bundle_directory, load_bundle
+from imaging_node.inference.bundle import default_bundle_directory, find_bundles, load_bundle
 from imaging_node.inference.scorer import Scorer
+from imaging_node.settings import ModelSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from imaging_node.settings import ModelSettings, Settings
+    from imaging_node.settings import Settings
 
 
 def bundle_directory(settings: Settings) -> Path:
@@ -57,4 +58,29 @@ def _load(model: ModelSettings, settings: Settings) -> ConfiguredModel:
             for label, point in sorted(model.operating_points.items())
         ),
         settings_digest=settings_digest(model.operating_points, frozenset(model.waive)),
+    )
+
+
+def bundle_names(settings: Settings) -> list[str]:
+    """Names of all bundles there are."""
+    return [directory.name for directory in find_bundles(bundle_directory(settings))]
+
+
+def verify_bundle(name: str, settings: Settings) -> str:
+    """Check one bundle's files and golden cases, with the site's settings for it if there are.
+
+    Returns:
+        One line that says what was checked.
+
+    Raises:
+        BundleError: Naming the bundle and the file at fault.
+        SettingsError: There is no such bundle, or its settings do not fit it.
+    """
+    wanted = next((model for model in settings.models if model.name == name), None)
+    model = _load(wanted or ModelSettings(name=name), settings)
+    model.scorer.close()
+    bundle = model.bundle
+    return (
+        f"version {bundle.identity.version}, {len(bundle.files)} files as signed off,"
+        f" {len(bundle.golden)} golden cases answered on {', '.join(model.scorer.providers)}"
     )

@@ -145,10 +145,13 @@ class StudyWorkers:
             wait([future])
         return True
 
-    def wait_until_idle(self) -> None:
-        """Return when no study is in work."""
-        wait(self._running)
-        self._forget_finished()
+    def wait_for_one(self, limit_s: float) -> None:
+        """Return when a study in work has ended, after `limit_s` at the latest."""
+        if self._running:
+            wait(self._running, timeout=limit_s, return_when="FIRST_COMPLETED")
+            self._forget_finished()
+        else:
+            self._is_over.wait(limit_s)
 
     def _score(self, claim: Claim) -> None:
         try:

@@ -52,6 +52,19 @@ class Database:
         with self._translated("read"), self._engine.connect() as connection, connection.begin():
             yield connection
 
+    def is_writable(self) -> bool:
+        """Whether a write transaction succeeds now."""
+        try:
+            with self.write() as connection:
+                connection.execute(
+                    sa.update(schema.node)
+                    .where(schema.node.c.key == "schema_version")
+                    .values(value=schema.node.c.value)
+                )
+        except StorageError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()

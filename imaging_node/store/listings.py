@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from imaging_node.domain.records import (
     DeliveryRecord,
     RoleStatus,
     StudyRecord,
+    WorkCounts,
     WorklistRow,
 )
 from imaging_node.domain.result_object import ObjectKind
@@ -24,6 +24,7 @@ from imaging_node.store.schema import deliveries, instances, objects, roles, stu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from imaging_node.store.database import Database
     from imaging_node.telemetry import Pseudonyms
@@ -51,14 +52,25 @@ def list_studies(
 
 
 def list_worklist(
-    database: Database, pseudonyms: Pseudonyms, *, now: datetime, limit: int = 500
+    database: Database,
+    pseudonyms: Pseudonyms,
+    *,
+    now: datetime,
+    limit: int = 500,
+    finished_since: datetime | None = None,
 ) -> Sequence[WorklistRow]:
-    """The most urgent studies, first to be read first; of equal urgency, the longest waiting."""
+    """The most urgent studies, first to be read first; of equal urgency, the longest waiting.
+
+    Args:
+        finished_since: Only studies that have ended at or after that time.
+    """
     query = (
         _studies_with_counts()
         .order_by(studies.c.urgency.desc(), studies.c.received_at)
         .limit(limit)
     )
+    if finished_since is not None:
+        query = query.where(studies.c.finished_at >= finished_since)
     with database.read() as connection:
         rows = connection.execute(query).all()
         uids = [row.study_instance_uid for row in rows]
@@ -148,22 +160,7 @@ def capture_digests(database: Database, pseudonyms: Pseudonyms) -> dict[str, str
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """How much lies where.
-
-    Attributes:
-        studies: Count by state.
-        deliveries: Count by destination and state.
-        oldest_unfinished_at: Arrival of the study that has waited longest for its answer.
-    """
-
-    studies: dict[StudyState, int]
-    deliveries: dict[tuple[str, DeliveryState], int]
-    oldest_unfinished_at: datetime | None
-
-
-def count_work(database: Database, *, now: datetime) -> Counts:
+def count_work(database: Database, *, now: datetime) -> WorkCounts:
     """Counts for metrics: small queries, whatever the backlog."""
     shown = sa.case(
         (
@@ -175,19 +172,21 @@ def count_work(database: Database, *, now: datetime) -> Counts:
     with database.read() as connection:
         by_state = connection.execute(sa.select(shown, sa.func.count()).group_by(shown)).all()
         by_delivery = connection.execute(
-            sa.select(deliveries.c.destination, deliveries.c.state, sa.func.count()).group_by(
-                deliveries.c.destination, deliveries.c.state
-            )
+            sa.select(deliveries.c.state, sa.func.count()).group_by(deliveries.c.state)
         ).all()
-        oldest = connection.scalar(
+        oldest_study: datetime | None = connection.scalar(
             sa.select(sa.func.min(studies.c.received_at)).where(studies.c.finished_at.is_(None))
         )
-    return Counts(
+        oldest_object: datetime | None = connection.scalar(
+            sa.select(sa.func.min(objects.c.recorded_at))
+            .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
+            .where(deliveries.c.state == DeliveryState.WAITING)
+        )
+    return WorkCounts(
         studies={StudyState(state): count for state, count in by_state},
-        deliveries={
-            (destination, DeliveryState(state)): count for destination, state, count in by_delivery
-        },
-        oldest_unfinished_at=oldest,
+        deliveries={DeliveryState(state): count for state, count in by_delivery},
+        oldest_waiting_s=_age_s(oldest_study, now),
+        oldest_delivery_s=_age_s(oldest_object, now),
     )
 
 
@@ -231,6 +230,10 @@ def _study_record(row: sa.Row[Any], now: datetime) -> StudyRecord:
         instances=row.instance_count,
         study_at=row.study_at,
     )
+
+
+def _age_s(moment: datetime | None, now: datetime) -> float:
+    return 0.0 if moment is None else max(0.0, (now - moment).total_seconds())
 
 
 def _captures(

@@ -18,6 +18,7 @@ from imaging_node.domain.errors import RejectedInstanceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # What pydicom is known to raise on hostile or damaged datasets; none of it is a defect of ours.
 PARSE_ERRORS = (
@@ -38,6 +39,7 @@ PARSE_ERRORS = (
 
 STATUS_CANNOT_UNDERSTAND = 0xC000
 _PREFIX_END = 132
+_LONGEST_META_BYTES = 65536
 # A header needs far less; a deflated dataset that holds more before its pixels is a bomb.
 _LONGEST_INFLATED_HEADER_BYTES = 64 * 1024 * 1024
 
@@ -57,36 +59,39 @@ def encode_part10(
     return b"".join((b"\0" * 128, b"DICM", encoded_meta.getvalue(), dataset))
 
 
+def read_kind(path: Path) -> tuple[str, str]:
+    """The SOP class UID and transfer syntax UID of a Part 10 file, from its file meta alone.
+
+    Raises:
+        RejectedInstanceError: 0xC000, it is no DICOM file, or does not say what it holds.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_LONGEST_META_BYTES)
+    except OSError as error:
+        raise RejectedInstanceError(
+            f"a file cannot be read ({type(error).__name__})", status=STATUS_CANNOT_UNDERSTAND
+        ) from None
+    sop_class_uid, transfer_syntax_uid, _ = _read_meta(beginning)
+    if not sop_class_uid or not transfer_syntax_uid:
+        raise RejectedInstanceError(
+            "the file does not say what it holds", status=STATUS_CANNOT_UNDERSTAND
+        )
+    return sop_class_uid, transfer_syntax_uid
+
+
 def split_part10(payload: bytes) -> tuple[str, bytes]:
     """The transfer syntax UID and the encoded dataset of a Part 10 file.
 
     Raises:
         RejectedInstanceError: 0xC000, there is no preamble or no transfer syntax.
     """
-    if payload[128:_PREFIX_END] != b"DICM":
-        raise RejectedInstanceError(
-            "no DICOM file: the prefix is missing", status=STATUS_CANNOT_UNDERSTAND
-        )
-    stream = BytesIO(payload)
-    stream.seek(_PREFIX_END)
-    try:
-        meta = read_dataset(
-            stream,
-            is_implicit_VR=False,
-            is_little_endian=True,
-            stop_when=lambda tag, _vr, _length: tag >> 16 != 2,  # noqa: PLR2004 - PS3.10 7.1
-        )
-        transfer_syntax_uid = str(meta.get("TransferSyntaxUID", "") or "")
-    except PARSE_ERRORS as error:
-        raise RejectedInstanceError(
-            f"the file meta information cannot be read ({type(error).__name__})",
-            status=STATUS_CANNOT_UNDERSTAND,
-        ) from None
+    _, transfer_syntax_uid, end = _read_meta(payload)
     if not transfer_syntax_uid:
         raise RejectedInstanceError(
             "the file names no transfer syntax", status=STATUS_CANNOT_UNDERSTAND
         )
-    return transfer_syntax_uid, payload[stream.tell() :]
+    return transfer_syntax_uid, payload[end:]
 
 
 def parse_dataset(
@@ -120,3 +125,28 @@ def parse_dataset(
             f"the dataset cannot be parsed ({type(error).__name__}); check the sender's encoding",
             status=STATUS_CANNOT_UNDERSTAND,
         ) from None
+
+
+def _read_meta(payload: bytes) -> tuple[str, str, int]:
+    """SOP class UID and transfer syntax UID of the file meta, and where the dataset begins."""
+    if payload[128:_PREFIX_END] != b"DICM":
+        raise RejectedInstanceError(
+            "no DICOM file: the prefix is missing", status=STATUS_CANNOT_UNDERSTAND
+        )
+    stream = BytesIO(payload)
+    stream.seek(_PREFIX_END)
+    try:
+        meta = read_dataset(
+            stream,
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, _vr, _length: tag >> 16 != 2,  # noqa: PLR2004 - PS3.10 7.1
+        )
+        sop_class_uid = str(meta.get("MediaStorageSOPClassUID", "") or "")
+        transfer_syntax_uid = str(meta.get("TransferSyntaxUID", "") or "")
+    except PARSE_ERRORS as error:
+        raise RejectedInstanceError(
+            f"the file meta information cannot be read ({type(error).__name__})",
+            status=STATUS_CANNOT_UNDERSTAND,
+        ) from None
+    return sop_class_uid, transfer_syntax_uid, stream.tell()

@@ -1,0 +1,39 @@
+"""`demo`: the whole node at work on this machine, in a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imaging_node.settings import load_settings
+
+if TYPE_CHECKING:
+    from imaging_node.cli.options import ConfigOption
+
+
+def demo(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Your own DICOM files and folders; none: synthetic studies.", exists=True
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the SRs and captures.", file_okay=False)
+    ] = Path("demo-output"),
+    config: ConfigOption = None,
+) -> None:
+    """Start a node and a PACS on loopback, send studies, show every answer.
+
+    Exit status 0 only if every study was answered.
+    """
+    from imaging_node.demonstration.demo import run_demo
+    from imaging_node.demonstration.table import print_table
+
+    settings = load_settings(config)
+    rows = run_demo(paths or [], out, settings, say=lambda line: typer.echo(line, err=True))
+    print_table(rows, synthetic=not paths, out=out)
+    if not all(row.is_answered for row in rows):
+        raise typer.Exit(1)

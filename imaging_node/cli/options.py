@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Settings file (YAML). Default: IMAGING_NODE_CONFIG, else the built-in settings.",
+        dir_okay=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+SupervisorOption = Annotated[
+    int | None,
+    typer.Option("--supervisor-pid", hidden=True, help="Process of `serve` to end with."),
+]

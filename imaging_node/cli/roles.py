@@ -1,0 +1,52 @@
+"""`serve`, and each role alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from imaging_node.settings import load_settings
+
+if TYPE_CHECKING:
+    from imaging_node.cli.options import ConfigOption, SupervisorOption
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Run the whole node: listener, scorer, sender and worklist page.
+
+    Prints one line when it is ready. SIGTERM or Ctrl-C drains it: running work is finished,
+    nothing acknowledged is lost.
+    """
+    from imaging_node.node.serve import Node
+
+    settings = load_settings(config)
+    raise typer.Exit(Node(settings, config).run(lambda line: print(line, flush=True)))  # noqa: T201 - the ready line
+
+
+def receive(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:
+    """Run the DICOM listener alone: C-ECHO and C-STORE."""
+    from imaging_node.node.receive import run_receive
+
+    run_receive(load_settings(config), supervisor_pid=supervisor_pid)
+
+
+def score(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:
+    """Run the scorer alone: it takes complete studies from the state directory."""
+    from imaging_node.node.score import run_score
+
+    run_score(load_settings(config), supervisor_pid=supervisor_pid)
+
+
+def deliver(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:
+    """Run the sender alone: it sends waiting results to the destinations."""
+    from imaging_node.node.deliver import run_deliver
+
+    run_deliver(load_settings(config), supervisor_pid=supervisor_pid)
+
+
+def web(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:
+    """Run the worklist page alone, with /healthz, /readyz and /metrics."""
+    from imaging_node.node.web import run_web
+
+    run_web(load_settings(config), supervisor_pid=supervisor_pid)

@@ -1,0 +1,40 @@
+"""`config`: check, show and describe the settings."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+import yaml
+
+from imaging_node.settings import load_settings, settings_schema
+
+if TYPE_CHECKING:
+    from imaging_node.cli.options import ConfigOption
+
+config = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Check, show and describe the settings."
+)
+
+
+@config.command("check")
+def check(config: ConfigOption = None) -> None:
+    """Say whether the settings can be used; if not, which key is wrong and what would be right."""
+    load_settings(config)
+    typer.echo("the settings can be used")
+
+
+@config.command("show")
+def show(config: ConfigOption = None) -> None:
+    """Print the settings in force: file, environment and defaults together."""
+    shown = load_settings(config).model_dump(mode="json")
+    typer.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
+
+
+@config.command("schema")
+def schema(config: ConfigOption = None) -> None:
+    """Print the JSON Schema of the settings file; a settings file given is checked first."""
+    if config is not None:
+        load_settings(config)
+    typer.echo(json.dumps(settings_schema(), indent=1))

@@ -1,0 +1,126 @@
+"""Wire `reprocess`: the scoring role's workers over an archive instead of a listener."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from setproctitle import setproctitle
+
+from imaging_node.flow.intake import Intake
+from imaging_node.flow.reprocessing import (
+    ScanOutcome,
+    export_ended,
+    exported_studies,
+    queue_archive,
+    save_maps,
+    scan_archive,
+)
+from imaging_node.node.score import StudyWorkers, close_scoring_room, open_scoring_room
+from imaging_node.node.wiring import is_dead, now, open_state
+from imaging_node.store.listings import list_studies
+from imaging_node.store.studies import release_claims
+from imaging_node.telemetry import Counters, configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from imaging_node.domain.lifecycle import StudyState
+    from imaging_node.settings import Settings
+
+    Progress = Callable[..., AbstractContextManager[Callable[[], None]]]
+
+STATE_FOLDER = ".imaging-node"
+_IDLE_S = 0.1
+
+
+def reprocess_archive(
+    files: Sequence[Path],
+    settings: Settings,
+    out: Path,
+    *,
+    is_saving_maps: bool,
+    progress: Progress,
+    tell: Callable[[ScanOutcome], None],
+) -> Counter[StudyState]:
+    """Score all studies of an archive and export them to `out`; resumes an earlier run.
+
+    Returns:
+        Studies by final state.
+
+    Raises:
+        BundleError: A bundle is not what its manifest says.
+        StorageError: The output folder cannot be used.
+    """
+    _take_title(out / STATE_FOLDER)
+    own = settings.model_copy(
+        update={
+            "state_directory": out / STATE_FOLDER,
+            "database": settings.database.model_copy(update={"url": ""}),
+            "destinations": (),
+        }
+    )
+    room = open_scoring_room(own, Counters())
+    if is_saving_maps:
+        room = replace(room, on_answer=partial(save_maps, out=out, pseudonyms=room.pseudonyms))
+    release_claims(room.database, is_dead, now=now())
+    with progress("reading", total=len(files)) as advance:
+        tell(scan_archive(files, room.database, clock=now, advance=advance))
+    done = exported_studies(out)
+    studies = list_studies(room.database, now=now())
+    pending = {f"{each.study_instance_uid} {each.generation}" for each in studies} - done
+    begun_at = min((each.finished_at for each in studies if each.finished_at), default=now())
+    with progress("scoring", total=len(studies)) as advance:
+        for _ in range(len(studies) - len(pending)):
+            advance()
+        with StudyWorkers(own, room) as workers:
+            while pending:
+                if not workers.take_one():
+                    workers.wait_for_one(_IDLE_S)
+                begun_at = export_ended(
+                    out,
+                    pending,
+                    database=room.database,
+                    spool=room.spool,
+                    pseudonyms=room.pseudonyms,
+                    since=begun_at,
+                    advance=advance,
+                )
+    states = Counter(record.state for record in list_studies(room.database, now=now()))
+    close_scoring_room(room)
+    return states
+
+
+def deliver_archive(
+    files: Sequence[Path], settings: Settings, *, advance: Callable[[], None]
+) -> ScanOutcome:
+    """Queue all studies of an archive on the state directory of a running node.
+
+    Raises:
+        StorageError: The state directory cannot be used, or is full.
+    """
+    _take_title(settings.state_directory)
+    database, spool, pseudonyms = open_state(settings)
+    intake = Intake(
+        database=database,
+        spool=spool,
+        pseudonyms=pseudonyms,
+        quiet_period=timedelta(seconds=settings.study.quiet_period_s),
+        priority_by_calling_ae_title={},
+        is_archive=True,
+        clock=now,
+    )
+    return queue_archive(files, intake, advance=advance)
+
+
+def _take_title(state_directory: Path) -> None:
+    # Paths of an archive may name patients; events would run through the progress bar.
+    setproctitle("imaging-node: reprocess")
+    state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_file = (state_directory / "reprocess.log").open("a", encoding="utf-8", buffering=1)
+    configure_logging("reprocess", stream=log_file)

@@ -1,0 +1,120 @@
+"""What `doctor` looks at: runtime, codecs, bundles, disk and peers of this machine."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from imaging_node.dicom.codecs import decodable_syntaxes
+from imaging_node.dicom.sender import Caller, verify_peer
+from imaging_node.domain.errors import BundleError, ImagingNodeError, SettingsError
+from imaging_node.inference.runtime import execution_providers
+from imaging_node.node.models import bundle_names, verify_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imaging_node.settings import Settings
+
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+_PEER_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One thing that was looked at.
+
+    Attributes:
+        is_sound: As it should be.
+        is_fault: The node would not work; neither sound nor fault is worth a note.
+    """
+
+    what: str
+    found: str
+    is_sound: bool = True
+    is_fault: bool = False
+
+
+def examine(settings: Settings) -> list[Observation]:
+    """Look at everything the node needs."""
+    return [
+        *_runtime(),
+        *_codecs(),
+        *_bundles(settings),
+        *_disk(settings),
+        *_peers(settings),
+    ]
+
+
+def _runtime() -> Iterator[Observation]:
+    installed = [
+        f"{name} {version}" for name in _RUNTIMES if (version := _version(name)) is not None
+    ]
+    if len(installed) > 1:
+        yield Observation(
+            what="model runtime",
+            found=f"{' and '.join(installed)}: the one installed last hides the other;"
+            " uninstall both, then install one",
+            is_sound=False,
+            is_fault=True,
+        )
+        return
+    yield Observation(what="model runtime", found=installed[0])
+    yield Observation(what="execution providers", found=", ".join(execution_providers()))
+
+
+def _codecs() -> Iterator[Observation]:
+    for name, is_decodable in decodable_syntaxes().items():
+        yield Observation(
+            what=f"codec {name}",
+            found="decodable" if is_decodable else "no decoder: studies end not analysed",
+            is_sound=is_decodable,
+        )
+
+
+def _bundles(settings: Settings) -> Iterator[Observation]:
+    used = {model.name for model in settings.models}
+    for name in sorted({*bundle_names(settings), *used}):
+        try:
+            found = verify_bundle(name, settings)
+        except (BundleError, SettingsError) as error:
+            yield Observation(
+                what=f"bundle {name}", found=str(error), is_sound=False, is_fault=name in used
+            )
+        else:
+            yield Observation(what=f"bundle {name}", found=found)
+
+
+def _disk(settings: Settings) -> Iterator[Observation]:
+    folder = settings.state_directory.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free_mib = shutil.disk_usage(folder).free // (1024 * 1024)
+    needed_mib = settings.spool.minimum_free_mib
+    is_enough = free_mib > needed_mib
+    yield Observation(
+        what="disk of the state directory",
+        found=f"{free_mib} MiB free, instances are refused under {needed_mib} MiB",
+        is_sound=is_enough,
+        is_fault=not is_enough,
+    )
+
+
+def _peers(settings: Settings) -> Iterator[Observation]:
+    caller = Caller(ae_title=settings.dicom.ae_title, timeout_s=_PEER_TIMEOUT_S)
+    for name, peer in settings.peers.items():
+        try:
+            verify_peer(peer, caller)
+        except ImagingNodeError as error:
+            yield Observation(what=f"peer {name}", found=str(error), is_sound=False)
+        else:
+            yield Observation(what=f"peer {name}", found="answers C-ECHO")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

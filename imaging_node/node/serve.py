@@ -1,0 +1,183 @@
+"""The whole node on one machine: every role a child process, restarted when it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from setproctitle import setproctitle
+
+from imaging_node import __version__
+from imaging_node.telemetry import Event, configure_logging, log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from imaging_node.settings import Settings
+
+ROLES = ("receive", "score", "deliver", "web")
+_FIRST_RESTART_S = 0.5
+_LONGEST_RESTART_S = 30.0
+# A role that ran this long before it died begins again with the shortest wait.
+_STABLE_S = 60.0
+_STOP_LIMIT_S = 25.0
+_POLL_S = 0.1
+
+
+@dataclass(slots=True)
+class _Child:
+    """One role's process, and when it may be started again."""
+
+    role: str
+    process: subprocess.Popen[bytes]
+    started_at: float = field(default_factory=time.monotonic)
+    restarts: int = 0
+    restart_at: float | None = None
+
+
+class Node:
+    """Owns the role processes from their start until the last of them is gone."""
+
+    def __init__(self, settings: Settings, config: Path | None) -> None:
+        self._settings = settings
+        self._arguments = [] if config is None else ["--config", str(config)]
+        self._stopping = threading.Event()
+        self._children: list[_Child] = []
+        self._is_ready = False
+        self._echo: subprocess.Popen[bytes] | None = None
+
+    def run(self, say_ready: Callable[[str], None]) -> int:
+        """Serve until SIGTERM or SIGINT.
+
+        Args:
+            say_ready: Called once, with the line that names AE title, port and page.
+
+        Returns:
+            0 after a drain; 1 when the node could not start.
+        """
+        setproctitle("imaging-node: serve")
+        configure_logging("serve")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._stopping.set())
+        if not self._models_are_sound():
+            return 1
+        try:
+            self._children = [_Child(role, self._start(role)) for role in ROLES]
+            while not self._stopping.wait(_POLL_S):
+                if not self._keep_alive():
+                    return 1
+                if not self._is_ready and self._answers():
+                    self._is_ready = True
+                    line = self._ready_line()
+                    log(Event.NODE_READY, version=__version__)
+                    say_ready(line)
+        finally:
+            self._stop()
+        return 0
+
+    def _models_are_sound(self) -> bool:
+        names = [model.name for model in self._settings.models]
+        checked = subprocess.run(self._command("models", "verify", *names), check=False)  # noqa: S603 - our own command
+        return checked.returncode == 0
+
+    def _start(self, role: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own command
+            self._command(role, "--supervisor-pid", str(os.getpid())), stdin=subprocess.DEVNULL
+        )
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "imaging_node", *arguments, *self._arguments]
+
+    def _keep_alive(self) -> bool:
+        """Restart what died; False when a role cannot start at all."""
+        for child in self._children:
+            exit_code = child.process.poll()
+            if exit_code is None:
+                continue
+            if child.restart_at is None:
+                if exit_code == 1 and not self._is_ready and not child.restarts:
+                    return False  # it has said why: a port in use, an unwritable folder
+                if time.monotonic() - child.started_at > _STABLE_S:
+                    child.restarts = 0
+                wait_s = min(_LONGEST_RESTART_S, _FIRST_RESTART_S * 2.0**child.restarts)
+                child.restart_at = time.monotonic() + wait_s
+                child.restarts += 1
+                log(Event.ROLE_DIED, role=child.role, exit_code=exit_code, wait_s=wait_s)
+            elif time.monotonic() >= child.restart_at:
+                child.process = self._start(child.role)
+                child.started_at = time.monotonic()
+                child.restart_at = None
+        return True
+
+    def _answers(self) -> bool:
+        """Whether the page says ready and a C-ECHO came back."""
+        if self._echo is None:
+            if self._page_is_ready():
+                f"{self._settings.dicom.ae_title}@{self._dicom_address()}"
+                self._echo = subprocess.Popen(  # noqa: S603 - our own command
+                    self._command(
+                        "echo", f"{self._settings.dicom.ae_title}@{self._dicom_address()}"
+                    ),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            return False
+        exit_code = self._echo.poll()
+        if exit_code is None:
+            return False
+        self._echo = None
+        return exit_code == 0
+
+    def _page_is_ready(self) -> bool:
+        url = f"{self._page_address()}readyz"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own http address
+                return isinstance(json.load(answer), dict)
+        except (urllib.error.URLError, OSError, ValueError):
+            return False
+
+    def _ready_line(self) -> str:
+        dicom = self._settings.dicom
+        return (
+            f"ready: AE title {dicom.ae_title}, DICOM {dicom.host} port {dicom.port},"
+            f" page {self._page_address()}"
+        )
+
+    def _dicom_address(self) -> str:
+        return f"{_reachable(self._settings.dicom.host)}:{self._settings.dicom.port}"
+
+    def _page_address(self) -> str:
+        return f"http://{_reachable(self._settings.web.host)}:{self._settings.web.port}/"
+
+    def _stop(self) -> None:
+        log(Event.NODE_STOPPING)
+        deadline = time.monotonic() + _STOP_LIMIT_S
+        processes = [child.process for child in self._children]
+        if self._echo is not None:
+            processes.append(self._echo)
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in processes:
+            try:
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _reachable(host: str) -> str:
+    """An address of this machine for a listener's address: "every address" cannot be called."""
+    if host in ("0.0.0.0", ""):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

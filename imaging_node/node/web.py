@@ -1,0 +1,98 @@
+"""The `web` role: the worklist page, health and metrics."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from imaging_node.dicom.saliency_capture import capture_png
+from imaging_node.domain.errors import IntegrityError, StorageError
+from imaging_node.node.role import Role
+from imaging_node.node.wiring import now, open_state
+from imaging_node.store.listings import (
+    capture_digests,
+    count_work,
+    list_deliveries,
+    list_roles,
+    list_worklist,
+)
+from imaging_node.worklist.page import create_app
+from imaging_node.worklist.queries import WorklistQueries
+
+if TYPE_CHECKING:
+    from imaging_node.domain.records import WorklistRow
+    from imaging_node.settings import Settings
+    from imaging_node.store.database import Database
+    from imaging_node.store.spool import Spool
+    from imaging_node.telemetry import Pseudonyms
+
+# The page itself answers when it is asked; these must say that they are alive.
+REQUIRED_ROLES = ("receive", "score", "deliver")
+
+
+def run_web(settings: Settings, *, supervisor_pid: int | None) -> None:
+    """Serve the page until told to stop.
+
+    Raises:
+        StorageError: The port or the state directory cannot be used.
+    """
+    with Role("web", supervisor_pid=supervisor_pid) as role:
+        database, spool, pseudonyms = open_state(settings)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(page_queries(database, spool, pseudonyms)),
+                host=settings.web.host,
+                port=settings.web.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=5,
+            )
+        )
+        # uvicorn takes signals over only in the main thread: the role keeps its own.
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while thread.is_alive() and not server.started:
+            thread.join(timeout=0.05)
+        if not thread.is_alive():
+            raise StorageError(
+                f"cannot serve the page on {settings.web.host}:{settings.web.port};"
+                " free the port or change web.port"
+            )
+        role.start_heartbeat(database)
+        role.stopping.wait()
+        server.should_exit = True
+        thread.join(timeout=10)
+        database.close()
+
+
+def page_queries(database: Database, spool: Spool, pseudonyms: Pseudonyms) -> WorklistQueries:
+    """What the page may ask, answered from the database and the spool."""
+
+    def study(token: str) -> WorklistRow | None:
+        rows = list_worklist(database, pseudonyms, now=now(), limit=1_000_000)
+        return next((row for row in rows if row.token == token), None)
+
+    def picture(token: str) -> bytes | None:
+        digest = capture_digests(database, pseudonyms).get(token)
+        if digest is None:
+            return None
+        try:
+            return capture_png(spool.read(digest))
+        except IntegrityError:
+            return None
+
+    return WorklistQueries(
+        worklist=lambda: list_worklist(database, pseudonyms, now=now()),
+        study=study,
+        capture_png=picture,
+        deliveries=lambda: list_deliveries(database),
+        roles=lambda: list_roles(database),
+        counts=lambda: count_work(database, now=now()),
+        is_database_writable=database.is_writable,
+        required_roles=REQUIRED_ROLES,
+        now=now,
+    )
