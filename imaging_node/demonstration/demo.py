@@ -74,7 +74,9 @@ def run_demo(
     with tempfile.TemporaryDirectory(prefix="imaging-node-demo-") as folder:
         studies = own_studies(paths) if paths else synthetic_studies(Path(folder))
         say("starting a node and a receiving PACS on loopback")
-        with LocalNode(Path(folder), {"study": {"quiet_period_s": _QUIET_PERIOD_S}}) as node:
+        kept = settings.model_dump(mode="json", include=_KEPT_SETTINGS)
+        changes = kept | {"study": {"quiet_period_s": _QUIET_PERIOD_S}}
+        with LocalNode(Path(folder), changes) as node:
             say(f"sending {len(studies)} studies")
             for study in studies:
                 _send(study, node)

@@ -1,0 +1,99 @@
+"""What an arriving instance does to its study."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imaging_node.domain.errors import RejectedInstanceError
+from imaging_node.domain.lifecycle import StudyState
+from imaging_node.domain.priority import ReadingPriority
+from imaging_node.store.arrivals import Arrival, read_study
+from imaging_node.store.listings import list_studies
+from imaging_node.store.studies import claim_study
+from tests.store.arriving import NOON, QUIET, arriving, note
+
+if TYPE_CHECKING:
+    from imaging_node.store.database import Database
+    from imaging_node.store.spool import Spool
+
+LEASE = timedelta(seconds=60)
+
+
+def test_the_same_instance_again_makes_no_second_job(database: Database) -> None:
+    assert note(database, arriving()) is Arrival.NEW
+    claim = claim_study(database, worker="w", now=NOON + QUIET, lease=LEASE)
+    assert claim is not None
+
+    assert note(database, arriving(), at=NOON + QUIET) is Arrival.AGAIN
+
+    [study] = list_studies(database, now=NOON + QUIET)
+    assert (study.state, study.generation, study.instances) == (StudyState.SCORING, 1, 1)
+
+
+def test_each_instance_restarts_the_quiet_period(database: Database) -> None:
+    note(database, arriving())
+    note(database, arriving(instance="1.2.3.2"), at=NOON + timedelta(seconds=4))
+
+    assert claim_study(database, worker="w", now=NOON + QUIET, lease=LEASE) is None
+    assert claim_study(database, worker="w", now=NOON + timedelta(seconds=9), lease=LEASE)
+
+
+def test_an_instance_after_the_claim_makes_a_new_generation_and_drops_the_claim(
+    database: Database,
+) -> None:
+    note(database, arriving())
+    claim_study(database, worker="w", now=NOON + QUIET, lease=LEASE)
+
+    note(database, arriving(instance="1.2.3.2"), at=NOON + QUIET)
+
+    [study] = list_studies(database, now=NOON + QUIET)
+    assert (study.state, study.generation, study.instances) == (StudyState.RECEIVING, 2, 2)
+
+
+def test_the_same_uid_with_other_bytes_keeps_both_and_uses_the_last(
+    database: Database, spool: Spool
+) -> None:
+    note(database, arriving())
+
+    assert note(database, arriving(digest="b" * 64)) is Arrival.CHANGED
+
+    [image] = read_study(database, spool, "1.2.3").instances
+    assert image.digest == "b" * 64
+
+
+def test_a_study_of_one_patient_never_takes_an_instance_of_another(database: Database) -> None:
+    note(database, arriving())
+
+    with pytest.raises(RejectedInstanceError) as refused:
+        note(database, arriving(instance="1.2.3.2", patient="p2"))
+
+    assert refused.value.status == 0xC010
+    assert list_studies(database, now=NOON)[0].instances == 1
+
+
+def test_an_instance_known_in_one_study_is_refused_in_another(database: Database) -> None:
+    note(database, arriving())
+
+    with pytest.raises(RejectedInstanceError) as refused:
+        note(database, arriving(study="1.2.4"))
+
+    assert refused.value.status == 0xC010
+
+
+def test_an_urgent_instance_raises_its_study_and_a_routine_one_does_not_lower_it(
+    database: Database,
+) -> None:
+    note(database, arriving(priority=ReadingPriority.STAT))
+    note(database, arriving(instance="1.2.3.2"))
+
+    assert list_studies(database, now=NOON)[0].priority is ReadingPriority.STAT
+
+
+def test_a_complete_study_is_shown_as_queued(database: Database) -> None:
+    note(database, arriving())
+
+    assert list_studies(database, now=NOON)[0].state is StudyState.RECEIVING
+    assert list_studies(database, now=NOON + QUIET)[0].state is StudyState.QUEUED

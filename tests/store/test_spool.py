@@ -1,0 +1,74 @@
+"""Files that are durable, immutable and verified."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imaging_node.domain.errors import IntegrityError, StorageError
+from imaging_node.store.spool import Spool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_file_is_named_by_its_content_and_read_back_whole(spool: Spool) -> None:
+    digest = spool.write(b"instance")
+
+    assert digest == sha256(b"instance").hexdigest()
+    assert spool.read(digest) == b"instance"
+    assert spool.path(digest).stat().st_mode & 0o077 == 0
+
+
+def test_file_and_folder_are_synced_before_write_returns(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bool] = []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(os.path.isdir(f"/proc/self/fd/{descriptor}"))  # noqa: PTH112 - a link of /proc
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    spool.write(b"instance")
+
+    assert synced == [True, False, True]  # the new folder's parent, the file, its folder
+
+
+def test_a_damaged_file_is_never_read_as_what_was_kept(spool: Spool) -> None:
+    digest = spool.write(b"instance")
+    spool.path(digest).write_bytes(b"instancf")
+
+    with pytest.raises(IntegrityError, match="digest changed"):
+        spool.read(digest)
+
+
+def test_a_missing_file_is_an_integrity_fault(spool: Spool) -> None:
+    with pytest.raises(IntegrityError):
+        spool.read("0" * 64)
+
+
+def test_nothing_is_written_when_free_space_is_under_the_watermark(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", minimum_free_bytes=1 << 60)
+
+    with pytest.raises(StorageError, match="minimum_free_mib"):
+        spool.write(b"instance")
+
+    assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
+
+
+def test_a_failing_disk_leaves_no_part_file_behind(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(StorageError, match="EIO"):
+        spool.write(b"instance")
+    assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]

@@ -1,0 +1,172 @@
+"""Claims, leases and endings of studies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.priority import ReadingPriority, TriageDecision
+from imaging_node.domain.result_object import ObjectKind, ResultObject
+from imaging_node.store.listings import list_deliveries, list_studies
+from imaging_node.store.studies import (
+    Claim,
+    Ending,
+    claim_study,
+    finish_study,
+    previous_answers,
+    release_claims,
+    renew_claims,
+    retry_study,
+    series_started_at,
+)
+from tests.store.arriving import NOON, QUIET, arriving, note
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from imaging_node.store.database import Database
+
+LEASE = timedelta(seconds=60)
+DUE = NOON + QUIET
+
+
+def claim(database: Database, *, at: datetime = DUE, worker: str = "w") -> Claim | None:
+    return claim_study(database, worker=worker, now=at, lease=LEASE)
+
+
+def report(uid: str = "2.25.1") -> ResultObject:
+    return ResultObject(
+        kind=ObjectKind.REPORT,
+        label="",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
+        sop_instance_uid=uid,
+        series_instance_uid="2.25.9",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        payload=b"",
+    )
+
+
+def done(sop_instance_uid: str = "2.25.1") -> Ending:
+    answer = report(sop_instance_uid)
+    return Ending(
+        state=StudyState.DONE,
+        reason="",
+        decision=TriageDecision(priority=ReadingPriority.URGENT, reason="Pneumonia present"),
+        objects=((answer, "d" * 64),),
+        answers=(("chest", "sha256:0", answer),),
+    )
+
+
+def test_a_study_has_one_owner_at_a_time(database: Database) -> None:
+    note(database, arriving())
+
+    assert claim(database) is not None
+    assert claim(database) is None
+
+
+def test_a_dead_workers_study_is_taken_over_when_its_lease_ends(database: Database) -> None:
+    note(database, arriving())
+    first = claim(database)
+    assert first is not None
+
+    second = claim(database, at=DUE + LEASE)
+
+    assert second is not None
+    assert second.attempts == 2
+    assert not finish_study(database, first, done(), destinations=["pacs"], now=DUE + LEASE)
+    assert finish_study(database, second, done(), destinations=["pacs"], now=DUE + LEASE)
+
+
+def test_a_renewed_lease_is_not_taken_over(database: Database) -> None:
+    note(database, arriving())
+    owned = claim(database)
+    assert owned is not None
+
+    renew_claims(database, [owned.token], now=DUE + LEASE / 2, lease=LEASE)
+
+    assert claim(database, at=DUE + LEASE) is None
+
+
+def test_claims_of_dead_workers_are_released_and_those_of_living_ones_kept(
+    database: Database,
+) -> None:
+    note(database, arriving())
+    note(database, arriving(study="1.2.4", instance="1.2.4.1"))
+    claim(database, worker="dead")
+    claim(database, worker="living")
+
+    assert release_claims(database, lambda worker: worker == "dead", now=DUE) == 1
+    taken = claim(database)
+    assert taken is not None
+    assert taken.study_instance_uid == "1.2.3"
+    assert claim(database) is None
+
+
+def test_the_urgent_study_is_claimed_first_and_the_archive_last(database: Database) -> None:
+    note(database, arriving("1.2.1", "1.2.1.1", is_archive=True, priority=ReadingPriority.STAT))
+    note(database, arriving("1.2.2", "1.2.2.1"))
+    note(database, arriving("1.2.3", "1.2.3.1", priority=ReadingPriority.STAT))
+
+    claimed = [claim(database) for _ in range(3)]
+
+    assert [each.study_instance_uid for each in claimed if each] == ["1.2.3", "1.2.2", "1.2.1"]
+
+
+def test_result_objects_and_outbox_come_together(database: Database) -> None:
+    note(database, arriving())
+    owned = claim(database)
+    assert owned is not None
+
+    finish_study(database, owned, done(), destinations=["pacs", "ris"], now=DUE)
+
+    [study] = list_studies(database, now=DUE)
+    assert (study.state, study.priority) == (StudyState.DONE, ReadingPriority.URGENT)
+    rows = list_deliveries(database)
+    assert [(row.destination, row.state) for row in rows] == [
+        ("pacs", DeliveryState.WAITING),
+        ("ris", DeliveryState.WAITING),
+    ]
+    assert previous_answers(database, "1.2.3", "chest")[-1].sop_instance_uid == "2.25.1"
+
+
+def test_a_stale_result_leaves_nothing_behind(database: Database) -> None:
+    note(database, arriving())
+    stale = claim(database)
+    assert stale is not None
+    note(database, arriving(instance="1.2.3.2"), at=DUE)
+
+    assert not finish_study(database, stale, done(), destinations=["pacs"], now=DUE)
+
+    assert list_deliveries(database) == []
+    assert previous_answers(database, "1.2.3", "chest") == ()
+
+
+def test_a_retried_study_is_a_new_generation(database: Database) -> None:
+    note(database, arriving())
+    owned = claim(database)
+    assert owned is not None
+    finish_study(database, owned, done(), destinations=["pacs"], now=DUE)
+
+    retry_study(database, "1.2.3", now=DUE)
+
+    again = claim(database)
+    assert again is not None
+    assert (again.generation, again.attempts) == (2, 1)
+
+
+def test_a_study_under_way_cannot_be_retried(database: Database) -> None:
+    note(database, arriving())
+
+    with pytest.raises(UnknownRecordError):
+        retry_study(database, "1.2.3", now=DUE)
+
+
+def test_a_series_keeps_the_time_of_its_first_object(database: Database) -> None:
+    first = series_started_at(database, "2.25.9", now=NOON)
+    later = series_started_at(database, "2.25.9", now=NOON + LEASE)
+
+    assert first == later == NOON
