@@ -40,6 +40,10 @@ class StorageError(OperatorError):
     """The state directory or the database cannot take what must be kept."""
 
 
+class IdentityHeldError(OperatorError):
+    """A patient or study identity is ambiguous: the result is held for an administrator."""
+
+
 class UnknownRecordError(OperatorError):
     """A command named a study, delivery or peer that the node does not have."""
 
