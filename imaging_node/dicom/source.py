@@ -9,18 +9,16 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from pydicom import config, dcmread
+from pydicom import config
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from imaging_node.dicom.encoding import PARSE_ERRORS, RawElement, raw_element
+from imaging_node.dicom.part10 import read_part10
 from imaging_node.dicom.source_attributes import (
     CLEAN_KEYWORDS,
     EQUIPMENT_KEYWORDS,
@@ -40,7 +38,6 @@ config.settings.reading_validation_mode = config.IGNORE
 config.settings.writing_validation_mode = config.IGNORE
 
 _INFLATED_HEADER_BYTES: Final = 32 * 2**20
-_PREAMBLE_BYTES: Final = 132
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,24 +144,12 @@ def _read(path: Path) -> Dataset:
         "SOPInstanceUID",
         "SeriesInstanceUID",
     ]
-    with path.open("rb") as file:
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return dcmread(file, stop_before_pixels=True, specific_tags=wanted)
-        # PS3.5 A.5: a raw deflate stream after the meta information, which pydicom would
-        # inflate without a bound.
-        file.seek(_PREAMBLE_BYTES + 12 + meta.FileMetaInformationGroupLength)
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
-            file.read(), _INFLATED_HEADER_BYTES
-        )
-    plain = BytesIO(_explicit_meta() + inflated)
-    return dcmread(plain, stop_before_pixels=True, specific_tags=wanted)
-
-
-def _explicit_meta() -> bytes:
-    transfer_syntax = RawElement(0x00020010, "UI", str(ExplicitVRLittleEndian).encode()).encoded()
-    length = RawElement(0x00020000, "UL", len(transfer_syntax).to_bytes(4, "little")).encoded()
-    return b"\0" * 128 + b"DICM" + length + transfer_syntax
+    return read_part10(
+        path,
+        inflated_limit_bytes=_INFLATED_HEADER_BYTES,
+        stop_before_pixels=True,
+        keywords=wanted,
+    )
 
 
 def _carried(dataset: Dataset, keywords: tuple[str, ...]) -> dict[str, RawElement]:
