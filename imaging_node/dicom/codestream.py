@@ -1,0 +1,112 @@
+"""What a compressed frame claims about itself, checked before a decoder believes it."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pydicom.uid import (
+    JPEG2000,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from imaging_node.domain.errors import NotAnalysedError
+from imaging_node.domain.finding import NotAnalysedReason
+
+if TYPE_CHECKING:
+    from pydicom.uid import UID
+
+_JPEG: Final = frozenset(
+    {
+        JPEGBaseline8Bit,
+        JPEGExtended12Bit,
+        JPEGLossless,
+        JPEGLosslessSV1,
+        JPEGLSLossless,
+        JPEGLSNearLossless,
+    }
+)
+_JPEG_2000: Final = frozenset(
+    {
+        JPEG2000Lossless,
+        JPEG2000,
+        "1.2.840.10008.1.2.4.201",
+        HTJ2KLosslessRPCL,
+        "1.2.840.10008.1.2.4.203",
+    }
+)
+# Start-of-frame markers of ITU-T T.81 B.1.1.3 and of JPEG-LS (T.87 C.1.1).
+_START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
+_SIZ: Final = b"\xff\x4f\xff\x51"  # start of codestream, image and tile size: T.800 A.5.1
+_RLE_EXPANSION: Final = 64  # two bytes make 128 at most (PS3.5 G.3.1)
+
+
+def check_frame(
+    frame: bytes, transfer_syntax: UID, *, rows: int, columns: int, bytes_per_pixel: int
+) -> int | None:
+    """Refuse a frame whose own size is not that of the header.
+
+    Args:
+        frame: One compressed frame.
+        transfer_syntax: How it is compressed.
+        rows, columns, bytes_per_pixel: What the header says.
+
+    Returns:
+        Bits per sample of a JPEG or JPEG-LS frame, None for other compressions.
+
+    Raises:
+        NotAnalysedError: The sizes differ or cannot be found.
+    """
+    if transfer_syntax == RLELossless:
+        if len(frame) * _RLE_EXPANSION < rows * columns * bytes_per_pixel:
+            raise _undecodable("the run lengths cannot fill the image")
+        return None
+    if transfer_syntax in _JPEG:
+        precision, *claimed = _jpeg_size(frame)
+    elif transfer_syntax in _JPEG_2000:
+        precision, claimed = None, list(_jpeg_2000_size(frame))
+    else:
+        return None
+    if claimed != [rows, columns]:
+        raise _undecodable("the compressed frame has another size than the header")
+    return precision
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
+    """Precision, rows and columns of the first start of frame."""
+    position = 2
+    while position + 9 <= len(frame):
+        if frame[position] != 0xFF:  # noqa: PLR2004 - every marker begins so
+            break
+        marker = frame[position + 1]
+        if marker == 0xFF:  # noqa: PLR2004 - fill byte
+            position += 1
+        elif marker in _WITHOUT_LENGTH:
+            position += 2
+        elif marker in _START_OF_FRAME:
+            precision, rows, columns = struct.unpack_from(">BHH", frame, position + 4)
+            return precision, rows, columns
+        else:
+            position += 2 + struct.unpack_from(">H", frame, position + 2)[0]
+    raise _undecodable("the compressed frame has no header")
+
+
+def _jpeg_2000_size(frame: bytes) -> tuple[int, int]:
+    start = frame.find(_SIZ)
+    if start < 0 or start + 24 > len(frame):
+        raise _undecodable("the compressed frame has no header")
+    right, bottom, left, top = struct.unpack_from(">4L", frame, start + 8)
+    return bottom - top, right - left
+
+
+def _undecodable(detail: str) -> NotAnalysedError:
+    return NotAnalysedError(detail, reason=NotAnalysedReason.UNDECODABLE)

@@ -1,0 +1,188 @@
+"""Explicit VR Little Endian bytes, with elements of a source carried through unread.
+
+pydicom decodes text when it copies a dataset from one encoding to another, and so loses what
+is not legal. A `RawElement` keeps the bytes of the source instead.
+"""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_sequence
+from pydicom.filewriter import write_data_element, write_file_meta_info
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import VR
+
+from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+MAXIMUM_DEPTH: Final = 16
+"""Sequences nested deeper than this are left out of a copy."""
+
+_LONG_LENGTH: Final = frozenset(
+    {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
+)
+_SHORT_LENGTH_LIMIT: Final = 0xFFFF
+# Bytes of one value, for the numbers whose byte order differs between transfer syntaxes.
+_NUMBER_WIDTH: Final = {"US": 2, "SS": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}
+_ITEM: Final = struct.Struct("<HHL")
+
+# Errors of pydicom on values that are not what their VR says.
+PARSE_ERRORS: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+class RawElement(NamedTuple):
+    """One element as it will stand in the file.
+
+    Attributes:
+        tag: Group and element number.
+        vr: Two-letter value representation.
+        value: Bytes in little endian order, without padding.
+    """
+
+    tag: int
+    vr: str
+    value: bytes
+
+    def encoded(self) -> bytes:
+        """Explicit VR Little Endian element (PS3.5 7.1.2), padded to even length."""
+        pad = b"\0" if self.vr in {"UI", "OB", "UN"} else b" "
+        value = self.value + pad * (len(self.value) % 2)
+        # PS3.5 6.2.2: a value too long for its VR in this encoding is sent as UN.
+        too_long = self.vr not in _LONG_LENGTH and len(value) > _SHORT_LENGTH_LIMIT
+        vr = "UN" if too_long else self.vr
+        head = struct.pack("<HH2s", self.tag >> 16, self.tag & 0xFFFF, vr.encode("ascii"))
+        if vr in _LONG_LENGTH:
+            return head + struct.pack("<HL", 0, len(value)) + value
+        return head + struct.pack("<H", len(value)) + value
+
+
+def raw_element(dataset: Dataset, keyword: str) -> RawElement | None:
+    """Element of a received dataset by keyword, its value byte for byte.
+
+    Returns:
+        None if the dataset lacks it, or if a sequence cannot be read.
+    """
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in dataset:
+        return None
+    return _raw(dataset, tag, depth=0)
+
+
+def raw_sequence(keyword: str, items: Iterable[bytes]) -> RawElement:
+    """Sequence over items that are already encoded."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    return RawElement(tag, "SQ", b"".join(_item(item) for item in items))
+
+
+def raw_items(element: RawElement | None) -> list[Dataset]:
+    """Items of a carried sequence, each with its elements still unread."""
+    if element is None or not element.value:
+        return []
+    value = BytesIO(element.value)
+    return list(read_sequence(value, False, True, len(element.value), "iso8859"))
+
+
+def encode_dataset(dataset: Dataset, raw: Iterable[RawElement] = ()) -> bytes:
+    """Explicit VR Little Endian bytes of `dataset`, in which `raw` elements take precedence.
+
+    Text of `dataset` itself is ASCII, so that it reads the same under every character set.
+    """
+    carried = {element.tag: element for element in raw}
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    for tag in sorted({*carried, *(int(tag) for tag in dataset.keys())}):  # noqa: SIM118 - pydicom's iter() yields elements
+        if tag in carried:
+            buffer.write(carried[tag].encoded())
+        else:
+            write_data_element(buffer, dataset[tag], "iso8859")
+    return buffer.getvalue()
+
+
+def encode_file(dataset: Dataset, raw: Mapping[str, RawElement]) -> bytes:
+    """Part 10 file (PS3.10 7.1) with a preamble of zeros."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)
+    meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    buffer = DicomBytesIO()
+    buffer.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    buffer.write(encode_dataset(dataset, raw.values()))
+    return buffer.getvalue()
+
+
+def _item(body: bytes) -> bytes:
+    return _ITEM.pack(0xFFFE, 0xE000, len(body)) + body
+
+
+def _raw(dataset: Dataset, tag: int, *, depth: int) -> RawElement | None:
+    element: DataElement | RawDataElement = dataset.get_item(tag)
+    vr = _value_representation(tag, element.VR)
+    if vr is None or depth > MAXIMUM_DEPTH:
+        return None
+    if vr == VR.SQ:
+        return _raw_sequence(dataset, tag, depth)
+    if isinstance(element, RawDataElement):
+        value = element.value or b""
+        if not element.is_little_endian and vr in _NUMBER_WIDTH:
+            value = _swapped(value, _NUMBER_WIDTH[vr])
+        return RawElement(tag, vr, value)
+    # Already decoded by pydicom while it read: only the character set and nested lengths.
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, True
+    write_data_element(buffer, element, "iso8859")
+    return RawElement(tag, vr, buffer.getvalue()[8:])
+
+
+def _raw_sequence(dataset: Dataset, tag: int, depth: int) -> RawElement | None:
+    try:
+        element = dataset[tag]
+        items: Sequence[Dataset] = element.value if element.VR == VR.SQ else []
+        bodies = [_raw_item(item, depth + 1) for item in items or []]
+    except PARSE_ERRORS:
+        return None
+    return RawElement(tag, "SQ", b"".join(_item(body) for body in bodies))
+
+
+def _raw_item(item: Dataset, depth: int) -> bytes:
+    tags = sorted(int(tag) for tag in item.keys() if not tag.is_private)  # noqa: SIM118 - as above
+    elements = (_raw(item, tag, depth=depth) for tag in tags)
+    return b"".join(element.encoded() for element in elements if element is not None)
+
+
+def _value_representation(tag: int, stated: str | None) -> str | None:
+    """VR of the dictionary, because what a source states may be UN, absent or wrong."""
+    try:
+        vr = str(dictionary_VR(tag))
+    except KeyError:
+        vr = stated or ""
+    return vr if len(vr) == 2 else None  # noqa: PLR2004 - ambiguous ones are longer
+
+
+def _swapped(value: bytes, width: int) -> bytes:
+    """Numbers of `width` bytes in the other byte order."""
+    return b"".join(value[i : i + width][::-1] for i in range(0, len(value), width))
