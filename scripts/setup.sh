@@ -61,7 +61,7 @@ set_up() {
     all=$(printf '%s,%s' "$installed" "$wanted" | tr ',' '\n' | sed '/^$/d;/^-$/d' | sort -u | paste -sd, -)
   fi
   rm -f "$root/.venv/installed.stamp"
-  "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+  "$root/.venv/bin/python" -m pip install -qq --disable-pip-version-check \
     -c "$root/constraints.txt" -e "$root${all:+[$all]}" 9<&-
   installation_digest "$root/.venv/bin/python" "$root" >"$root/.venv/installed.stamp.part"
   echo "${all:--}" >>"$root/.venv/installed.stamp.part"
