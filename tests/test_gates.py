@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -93,3 +94,24 @@ def test_house_rules_refuse(tree: Path, module: str, code: str, complaint: str) 
     _plant(tree, f"imaging_node/{module}", code)
     said = _refusal(sys.executable, str(rules), str(tree), where=tree)
     assert complaint in said
+
+
+@pytest.mark.parametrize(("promised", "exit_status"), [("true", 1), ("", 0)])
+def test_a_missing_tool_fails_the_test_only_where_it_was_promised(
+    tmp_path: Path, promised: str, exit_status: int
+) -> None:
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_planted.py").write_text(
+        "import pytest\n\n\n"
+        '@pytest.mark.skipif(True, reason="storescu is not installed")\n'
+        "def test_with_a_tool() -> None: ...\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env={**os.environ, "CI": promised},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == exit_status
