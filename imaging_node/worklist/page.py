@@ -1,0 +1,196 @@
+"""The worklist in a browser, and what a machine asks: health, readiness, metrics, rows as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from imaging_node.worklist import wording
+from imaging_node.worklist.metrics import metrics_text
+from imaging_node.worklist.readiness import Readiness, readiness
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from imaging_node.domain.records import WorklistRow
+    from imaging_node.worklist.queries import WorklistQueries
+
+_FOLDER = Path(__file__).parent
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_FOUND, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
+
+
+def create_app(queries: WorklistQueries) -> FastAPI:
+    """Build the application over read-only queries; whoever starts it owns the socket."""
+    # The interactive documentation would fetch its scripts from elsewhere.
+    app = FastAPI(title="imaging-node", docs_url=None, redoc_url=None)
+    app.mount("/static", StaticFiles(directory=_FOLDER / "static"), name="static")
+    _guard(app)
+    _add_pages(app, queries)
+    _add_machine_interface(app, queries)
+    return app
+
+
+def row_as_json(row: WorklistRow) -> dict[str, Any]:
+    """One worklist row for programs."""
+    study = row.study
+    return {
+        "rank": row.rank,
+        "study_instance_uid": study.study_instance_uid,
+        "accession_number": study.accession_number,
+        "study_at": study.study_at,
+        "state": study.state,
+        "reason": study.reason,
+        "generation": study.generation,
+        "priority": study.priority,
+        "priority_reason": row.priority_reason,
+        "received_at": study.received_at,
+        "finished_at": study.finished_at,
+        "instances": study.instances,
+        "findings": [
+            {
+                "label": score.label,
+                "probability": score.probability,
+                "interval": score.interval,
+                "spread": score.spread,
+                "operating_point": score.operating_point,
+                "presence": score.presence,
+            }
+            for score in row.findings
+        ],
+        "remarks": row.remarks,
+        "deliveries": row.deliveries,
+        "page": f"/studies/{row.token}",
+        "captures": [f"/captures/{each.token}.png" for each in row.captures],
+    }
+
+
+def _guard(app: FastAPI) -> None:
+    @app.middleware("http")
+    async def add_security_headers(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        for name, value in _SECURITY_HEADERS.items():
+            response.headers[name] = value
+        return response
+
+    @app.exception_handler(StarletteHTTPException)
+    async def answer_in_words(request: Request, error: StarletteHTTPException) -> Response:
+        wants_page = "text/html" in request.headers.get("accept", "")
+        if error.status_code == _NOT_FOUND and wants_page:
+            text = _environment().get_template("not_found.html").render()
+            return Response(text, status_code=_NOT_FOUND, media_type="text/html")
+        return JSONResponse({"detail": error.detail}, status_code=error.status_code)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        state_badges=wording.STATE_BADGES,
+        call_badges=wording.CALL_BADGES,
+        priority_badges=wording.PRIORITY_BADGES,
+        delivery_badges=wording.DELIVERY_BADGES,
+        duration=wording.duration,
+        object_name=wording.object_name,
+        clock=wording.clock,
+        since=wording.since,
+        probability=wording.probability,
+        interval=wording.interval,
+    )
+    return environment
+
+
+def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
+    environment = _environment()
+
+    def page(template: str, **values: object) -> Response:
+        text = environment.get_template(f"{template}.html").render(
+            now=queries.now(), current=template, **values
+        )
+        return Response(text, media_type="text/html")
+
+    @app.get("/", include_in_schema=False)
+    def worklist() -> Response:
+        rows = sorted(queries.worklist(), key=lambda row: row.rank)
+        return page("worklist", rows=rows, counts=queries.counts(), state=_state_of(queries))
+
+    @app.get("/studies/{token}", include_in_schema=False)
+    def study(token: str) -> Response:
+        row = queries.study(token)
+        if row is None:
+            raise HTTPException(_NOT_FOUND, "no such study")
+        uid = row.study.study_instance_uid
+        deliveries = [each for each in queries.deliveries() if each.study_instance_uid == uid]
+        return page("study", row=row, deliveries=deliveries)
+
+    @app.get("/deliveries", include_in_schema=False)
+    def deliveries() -> Response:
+        studies = {row.study.study_instance_uid: row for row in queries.worklist()}
+        return page("deliveries", deliveries=queries.deliveries(), studies=studies)
+
+    @app.get("/captures/{token}.png", include_in_schema=False)
+    def capture(token: str) -> Response:
+        picture = queries.capture_png(token)
+        if picture is None:
+            raise HTTPException(_NOT_FOUND, "no such capture")
+        return Response(picture, media_type="image/png")
+
+
+def _state_of(queries: WorklistQueries) -> Readiness:
+    return readiness(
+        queries.roles(),
+        required_roles=queries.required_roles,
+        is_database_writable=queries.is_database_writable(),
+        now=queries.now(),
+    )
+
+
+def _add_machine_interface(app: FastAPI, queries: WorklistQueries) -> None:
+    @app.get("/api/worklist")
+    def worklist_rows() -> list[dict[str, Any]]:
+        """Every study, the one to read first first."""
+        return [row_as_json(row) for row in sorted(queries.worklist(), key=lambda row: row.rank)]
+
+    @app.get("/healthz")
+    def health() -> dict[str, str]:
+        """The page's process is alive; nothing else is asked."""
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    def ready() -> JSONResponse:
+        """200 when every required role reports and the database is writable, else 503."""
+        state = _state_of(queries)
+        return JSONResponse(
+            {"ready": state.is_ready, "missing": list(state.missing)},
+            status_code=_FOUND if state.is_ready else _UNAVAILABLE,
+        )
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Counts and ages in the Prometheus text format."""
+        text = metrics_text(queries, is_ready=_state_of(queries).is_ready)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,57 @@
+"""What the page may ask of the rest of the node; all of it only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence  # noqa: TC003 - dataclass field types
+from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 - dataclass field type
+
+from imaging_node.domain.lifecycle import DeliveryState, StudyState  # noqa: TC001 - field types
+from imaging_node.domain.records import (  # noqa: TC001 - field types
+    DeliveryRecord,
+    RoleStatus,
+    WorklistRow,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkCounts:
+    """How much work lies where; a state that is not named counts 0.
+
+    Attributes:
+        studies, deliveries: Number by state.
+        oldest_waiting_s: Age of the oldest study that has no ending yet; 0 if there is none.
+        oldest_delivery_s: Age of the oldest object that still waits; 0 if there is none.
+    """
+
+    studies: Mapping[StudyState, int]
+    deliveries: Mapping[DeliveryState, int]
+    oldest_waiting_s: float
+    oldest_delivery_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorklistQueries:
+    """Callables that the page calls once or a few times a request, from several threads.
+
+    Attributes:
+        worklist: Every study to show, each with its rank.
+        study: The row that a token names, None if there is none.
+        capture_png: The picture that a token names, None if there is none.
+        deliveries: Every delivery to show.
+        roles: The last word of each role process.
+        counts: For the metrics and the summary.
+        is_database_writable: True when a write transaction succeeds now.
+        required_roles: Roles without which the node is not ready, e.g. ("receive", "score").
+        now: The current time, timezone-aware.
+    """
+
+    worklist: Callable[[], Sequence[WorklistRow]]
+    study: Callable[[str], WorklistRow | None]
+    capture_png: Callable[[str], bytes | None]
+    deliveries: Callable[[], Sequence[DeliveryRecord]]
+    roles: Callable[[], Sequence[RoleStatus]]
+    counts: Callable[[], WorkCounts]
+    is_database_writable: Callable[[], bool]
+    required_roles: tuple[str, ...]
+    now: Callable[[], datetime]
