@@ -1,0 +1,176 @@
+"""What a bundle declares of itself: the key `imaging_node` of its `configs/metadata.json`.
+
+Data only, checked as strictly as settings: an unknown or misspelt key refuses the bundle.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from imaging_node.domain.priority import ReadingPriority  # noqa: TC001 - pydantic field type
+from imaging_node.inference.calibration import BetaCalibration  # noqa: TC001 - same
+from imaging_node.inference.preprocessing import Preprocessing  # noqa: TC001 - same
+from imaging_node.inference.quality import QualityGates  # noqa: TC001 - same
+
+Share = Annotated[float, Field(ge=0, le=1)]
+RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class DeclaredMember(_Declared):
+    """One network of the ensemble.
+
+    Attributes:
+        file: ONNX graph with outputs `logits` (n, findings) and `maps` (n, findings, h, w).
+        weight: Share of its logits in the pooled logit, before normalisation; > 0.
+        biases: Of its output units: mean(map) + bias == logit, one per finding.
+        captum_layer, captum_method: Where and how Captum gives the same map.
+    """
+
+    name: str
+    file: RelativePath
+    weight: float = Field(gt=0)
+    biases: tuple[float, ...]
+    captum_layer: str
+    captum_method: Literal["LayerGradCam", "LayerGradientXActivation"]
+
+
+class DeclaredEligibility(_Declared):
+    """`domain.study.Eligibility`, as JSON."""
+
+    modalities: tuple[str, ...]
+    sop_class_uids: tuple[str, ...]
+    body_parts: tuple[str, ...]
+    accepts_absent_body_part: bool
+    view_positions: tuple[str, ...]
+    accepts_absent_view: bool
+    photometric_interpretations: tuple[str, ...]
+    minimum_age_years: float
+    maximum_age_years: float
+    accepts_absent_age: bool
+    minimum_rows: int
+    minimum_columns: int
+    presentation_intents: tuple[str, ...]
+    maximum_images: int = Field(ge=1)
+
+
+class DeclaredThreshold(_Declared):
+    """A probability and what it gave on the split that the calibration was fitted on."""
+
+    probability: Share
+    sensitivity: Share
+    specificity: Share
+
+
+class DeclaredOutput(_Declared):
+    """One finding.
+
+    Attributes:
+        label: Key of the terminology table, e.g. "Pneumonia".
+        operating_point: From here on the finding is called present.
+        undetermined_from: From here on, and below the operating point, it is left open.
+    """
+
+    label: str
+    calibration: BetaCalibration
+    operating_point: DeclaredThreshold
+    undetermined_from: DeclaredThreshold
+
+    @model_validator(mode="after")
+    def _band_below_operating_point(self) -> DeclaredOutput:
+        if self.undetermined_from.probability > self.operating_point.probability:
+            raise ValueError(f"{self.label}: undetermined_from lies above operating_point")
+        return self
+
+
+class DeclaredSelection(_Declared):
+    """How several images of a study become one answer."""
+
+    per: Literal["image"]
+    choose: Literal["highest probability"]
+
+
+class DeclaredExplanation(_Declared):
+    """What kind of map the graphs give, and whether Captum agreed at admission."""
+
+    kind: Literal["class activation"]
+    status: Literal["verified", "unverified"]
+
+
+class DeclaredPriority(_Declared):
+    """`domain.priority.TriageRule`, as JSON."""
+
+    finding: str
+    minimum_probability: Share
+    priority: ReadingPriority
+
+
+class DeclaredGoldenCase(_Declared):
+    """A synthetic input and what the bundle answered when it was built.
+
+    Attributes:
+        input: `.npy`, P-Values, float32, shape (rows, columns).
+        logits: Per member, per finding.
+        probabilities: Per finding.
+        maps: `.npy` per member, float32, shape (findings, h, w).
+    """
+
+    input: RelativePath
+    logits: tuple[tuple[float, ...], ...]
+    probabilities: tuple[Share, ...]
+    maps: tuple[RelativePath, ...]
+
+
+class DeclaredTolerance(_Declared):
+    """Largest absolute differences of a golden case that still count as the same answer."""
+
+    logit: float = Field(gt=0)
+    probability: float = Field(gt=0)
+    map: float = Field(gt=0)
+
+
+class Declaration(_Declared):
+    """The whole key.
+
+    Attributes:
+        format: Version of this declaration's format.
+        id: Name of the bundle and of its folder.
+    """
+
+    format: Literal[1] = Field(alias="schema")
+    id: str = Field(pattern=r"^[a-z0-9_]+$")
+    manufacturer: str
+    runtime: Literal["onnxruntime"]
+    members: tuple[DeclaredMember, ...] = Field(min_length=1)
+    pooling: Literal["weighted mean of logits"]
+    preprocess: Preprocessing
+    eligibility: DeclaredEligibility
+    selection: DeclaredSelection
+    quality_gates: QualityGates
+    outputs: tuple[DeclaredOutput, ...] = Field(min_length=1)
+    explain: DeclaredExplanation
+    priority: tuple[DeclaredPriority, ...]
+    golden: tuple[DeclaredGoldenCase, ...] = Field(min_length=1)
+    golden_tolerance: DeclaredTolerance
+    card: RelativePath
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Declaration:
+        findings, members = len(self.outputs), len(self.members)
+        if any(len(member.biases) != findings for member in self.members):
+            raise ValueError("every member needs one bias per output")
+        for case in self.golden:
+            shape_agrees = len(case.logits) == len(case.maps) == members and all(
+                len(row) == findings for row in (*case.logits, case.probabilities)
+            )
+            if not shape_agrees:
+                raise ValueError(f"{case.input}: expected one row per member, one value per output")
+        labels = {output.label for output in self.outputs}
+        if unknown := {rule.finding for rule in self.priority} - labels:
+            raise ValueError(f"priority names findings without output: {sorted(unknown)}")
+        return self

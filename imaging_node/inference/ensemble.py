@@ -1,0 +1,113 @@
+"""Members to one answer: pool the logits, calibrate once, call by operating points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imaging_node.domain.errors import NotAnalysedError, SettingsError
+from imaging_node.domain.finding import FindingScore, NotAnalysedReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from imaging_node.inference.bundle import Finding, Member
+
+
+def pool_logits(
+    logits: npt.NDArray[np.floating], members: Sequence[Member]
+) -> npt.NDArray[np.float64]:
+    """Weighted mean over members of logits of shape (members, findings); shape (findings,)."""
+    weights = np.array([member.weight for member in members])
+    return np.asarray(weights @ np.asarray(logits, np.float64), np.float64)
+
+
+def site_thresholds(
+    findings: Iterable[Finding], site_operating_points: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Lowest probabilities called undetermined and present, by label.
+
+    A site's operating point replaces the bundle's. The undetermined band stays below it: it
+    begins where the bundle says, or is empty when the site's point lies lower still. A site
+    that raises the point thus turns former "present" into "undetermined", never "absent".
+
+    Raises:
+        SettingsError: A label that the bundle does not have, or a point outside [0, 1].
+    """
+    thresholds = {
+        finding.label: (finding.undetermined_from, finding.operating_point) for finding in findings
+    }
+    for label, point in site_operating_points.items():
+        if label not in thresholds:
+            raise SettingsError(
+                f"operating_points: the bundle has no finding {label!r};"
+                f" it has {', '.join(thresholds)}"
+            )
+        if not 0 <= point <= 1:
+            raise SettingsError(f"operating_points: {label}: {point} is not within 0 and 1")
+        thresholds[label] = (min(thresholds[label][0], point), point)
+    return thresholds
+
+
+def score_findings(
+    logits: npt.NDArray[np.floating],
+    *,
+    members: Sequence[Member],
+    findings: Sequence[Finding],
+    thresholds: Mapping[str, tuple[float, float]],
+    sop_instance_uid: str,
+) -> tuple[FindingScore, ...]:
+    """Turn the members' logits for one image into scores, in the bundle's order.
+
+    The spread is the standard deviation of the members' probabilities, each through the
+    ensemble's calibration: a measure of agreement, not of the error of the answer.
+
+    Args:
+        logits: Shape (members, findings).
+        members, findings: The bundle's.
+        thresholds: As from `site_thresholds`.
+        sop_instance_uid: Image that was scored.
+
+    Raises:
+        NotAnalysedError: A logit is no number; the reason is MODEL_OUTPUT.
+    """
+    if not np.isfinite(logits).all():
+        raise NotAnalysedError(
+            "a network answered with values that are not numbers",
+            reason=NotAnalysedReason.MODEL_OUTPUT,
+        )
+    scores = []
+    for index, finding in enumerate(findings):
+        pooled = float(pool_logits(logits, members)[index])
+        each_member = [finding.calibration.probability(float(logit)) for logit in logits[:, index]]
+        undetermined_from, operating_point = thresholds[finding.label]
+        scores.append(
+            FindingScore(
+                label=finding.label,
+                probability=finding.calibration.probability(pooled),
+                interval=finding.calibration.interval(pooled),
+                spread=min(float(np.std(each_member)), 0.5),
+                operating_point=operating_point,
+                undetermined_from=undetermined_from,
+                sop_instance_uid=sop_instance_uid,
+            )
+        )
+    return tuple(scores)
+
+
+def combine_images(
+    scores_by_image: Sequence[Sequence[FindingScore]],
+) -> tuple[FindingScore, ...]:
+    """Answer of a study: for each finding the image with the highest probability.
+
+    Args:
+        scores_by_image: At least one image's scores, all in the bundle's order; on equal
+            probabilities the earlier image answers.
+    """
+    return tuple(
+        max(of_one_finding, key=lambda score: score.probability or 0.0)
+        for of_one_finding in zip(*scores_by_image, strict=True)
+    )

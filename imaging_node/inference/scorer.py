@@ -1,0 +1,140 @@
+"""The one door to a bundle: a decoded image in, calibrated scores and maps out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+
+from imaging_node.inference.batching import Batcher
+from imaging_node.inference.ensemble import combine_images, score_findings, site_thresholds
+from imaging_node.inference.golden import verify_golden
+from imaging_node.inference.preprocessing import prepare
+from imaging_node.inference.quality import check_quality
+from imaging_node.inference.runtime import MemberOutputs, Sessions
+from imaging_node.inference.saliency import ensemble_map, map_on_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from imaging_node.domain.finding import FindingScore, SaliencyMap
+    from imaging_node.domain.image import DecodedImage
+    from imaging_node.inference.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageAnalysis:
+    """One scored image; small, for the maps stay on their grids until they are asked for.
+
+    Attributes:
+        scores: One per finding, in the bundle's order.
+        source_shape: Rows and columns of the image.
+    """
+
+    bundle: Bundle
+    sop_instance_uid: str
+    source_shape: tuple[int, int]
+    scores: tuple[FindingScore, ...]
+    outputs: MemberOutputs
+
+    def map_for(self, label: str) -> SaliencyMap:
+        """Where the score of `label` came from, on the source image.
+
+        Raises:
+            KeyError: The bundle has no such finding.
+        """
+        labels = [finding.label for finding in self.bundle.findings]
+        if label not in labels:
+            raise KeyError(label)
+        index = labels.index(label)
+        grid_map = ensemble_map(
+            [maps[index] for maps in self.outputs.maps],
+            [member.weight for member in self.bundle.members],
+            self.bundle.preprocessing.rows,
+            self.bundle.preprocessing.columns,
+        )
+        return map_on_source(
+            grid_map,
+            label=label,
+            sop_instance_uid=self.sop_instance_uid,
+            source_shape=self.source_shape,
+        )
+
+
+class Scorer:
+    """Owns a bundle's sessions and its batcher; many threads may score at once."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        launch_budget_ms: float,
+        site_operating_points: Mapping[str, float],
+    ) -> None:
+        """Build the sessions and run the golden cases.
+
+        Args:
+            bundle: As loaded and verified.
+            threads: CPU threads of one launch, >= 1.
+            launch_budget_ms: Longest launch to aim for, > 0.
+            site_operating_points: By label, each in [0, 1]; see `ensemble.site_thresholds`.
+
+        Raises:
+            BundleError: A graph does not load or a golden case fails on this machine.
+            SettingsError: An operating point is impossible.
+        """
+        self.bundle = bundle
+        self.thresholds = site_thresholds(bundle.findings, site_operating_points)
+        # Threads belong to the launches; resizing beside them must not multiply.
+        cv2.setNumThreads(1)
+        sessions = Sessions(bundle, threads=threads)
+        verify_golden(bundle, sessions)
+        self.providers = sessions.providers
+        self._batcher = Batcher(
+            sessions.predict,
+            item_shape=(1, bundle.preprocessing.rows, bundle.preprocessing.columns),
+            launch_budget_ms=launch_budget_ms,
+        )
+
+    def score(self, image: DecodedImage, lane: int) -> ImageAnalysis:
+        """Score one image; blocks until its launch is done.
+
+        Args:
+            image: P-Values in [0, 1].
+            lane: `batching.STAT`, `ROUTINE` or `ARCHIVE`.
+
+        Raises:
+            NotAnalysedError: BLANK or QUALITY before the model, MODEL_OUTPUT or SOFTWARE
+                from it.
+            TemporaryError: The scorer is closing.
+        """
+        check_quality(image.p_values, self.bundle.quality_gates)
+        outputs = self._batcher.predict(prepare(image.p_values, self.bundle.preprocessing), lane)
+        rows, columns = image.p_values.shape
+        return ImageAnalysis(
+            bundle=self.bundle,
+            sop_instance_uid=image.sop_instance_uid,
+            source_shape=(rows, columns),
+            scores=score_findings(
+                outputs.logits,
+                members=self.bundle.members,
+                findings=self.bundle.findings,
+                thresholds=self.thresholds,
+                sop_instance_uid=image.sop_instance_uid,
+            ),
+            outputs=outputs,
+        )
+
+    def combine(self, analyses: Sequence[ImageAnalysis]) -> tuple[FindingScore, ...]:
+        """Answer of a study with at least one scored image, in the bundle's order.
+
+        The image with the highest probability answers for each finding; each score names
+        its image, whose `map_for` belongs to it.
+        """
+        return combine_images([analysis.scores for analysis in analyses])
+
+    def close(self) -> None:
+        """Answer what waits, then end the batcher's thread; safe to repeat."""
+        self._batcher.close()
