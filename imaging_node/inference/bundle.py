@@ -11,27 +11,22 @@ import hashlib
 import io
 import json
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from imaging_node.domain.errors import BundleError
 from imaging_node.domain.finding import FloatImage, ModelIdentity
 from imaging_node.domain.priority import TriageRule
 from imaging_node.domain.study import Eligibility
+from imaging_node.inference.calibration import BetaCalibration
 from imaging_node.inference.declaration import Declaration
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy.typing as npt
-
-    from imaging_node.inference.calibration import BetaCalibration
-    from imaging_node.inference.preprocessing import Preprocessing
-    from imaging_node.inference.quality import QualityGates
+from imaging_node.inference.preprocessing import Preprocessing
+from imaging_node.inference.quality import QualityGates
 
 MANIFEST_NAME = "manifest.json"
 METADATA_NAME = "configs/metadata.json"

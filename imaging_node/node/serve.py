@@ -87,7 +87,9 @@ class Node:
 
     def _models_are_sound(self) -> bool:
         names = [model.name for model in self._settings.models]
-        checked = subprocess.run(self._command("models", "verify", *names), check=False)  # noqa: S603 - our own command
+        checked = subprocess.run(  # noqa: S603 - our own command
+            self._command("models", "verify", *names), stdout=subprocess.DEVNULL, check=False
+        )
         return checked.returncode == 0
 
     def _start(self, role: str) -> subprocess.Popen[bytes]:
