@@ -36,7 +36,10 @@ def roles(node: LocalNode) -> dict[str, psutil.Process]:
     """Role processes by title: each a direct child of `serve`."""
     found = {}
     for child in psutil.Process(node.process.pid).children():
-        title = " ".join(child.cmdline())
+        try:
+            title = " ".join(child.cmdline())
+        except psutil.NoSuchProcess:  # killed a moment ago
+            continue
         if title.startswith("imaging-node: "):
             found[title.removeprefix("imaging-node: ").strip()] = child
     return found
@@ -158,5 +161,5 @@ def test_a_port_in_use_is_told_in_one_line_and_serve_exits_1(served: LocalNode) 
     )
 
     assert second.returncode == 1
-    assert f"port {served.settings.dicom.port}" in second.stderr.replace(":", " port ")
-    assert "Traceback" not in second.stderr
+    [line] = second.stderr.strip().splitlines()
+    assert f"port {served.settings.dicom.port}" in line
