@@ -188,7 +188,8 @@ Beta calibration of the pooled logit on the {validation_images} validation films
 {validation_positives} of them with pneumonia. The reported interval is the 95 % interval of
 that curve (delta method): it speaks of films like the validation films and of their high
 share of pneumonia, and knows nothing of a new hospital. Where pneumonia is rarer the
-probability is too high. The spread is the standard deviation of the two members and says how far they agree.
+probability is too high. The spread is the standard deviation of the two members and says
+how far they agree.
 
 {calibration}
 
