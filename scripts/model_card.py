@@ -14,12 +14,12 @@ from evaluation import (
     share_at_least,
 )
 
+from imaging_node.inference.calibration import BetaCalibration
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-
-    from imaging_node.inference.calibration import BetaCalibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
