@@ -22,6 +22,7 @@ import onnxruntime
 import torch
 from bundle_metadata import LABEL, VERSION, eligibility, metadata, network_definition
 from evaluation import Split, threshold_at_sensitivity, threshold_at_specificity
+from map_check import DeletionResult, delete_and_score
 from model_card import CardFigures, write_card
 from onnx import TensorProto, helper, numpy_helper
 from train import DEFAULT_DATA, PREPROCESSING, build_network, index_rows, read_p_values
@@ -39,6 +40,7 @@ MEMBERS = ("cnn", "vit")
 OPSET = 17
 SMALLEST_HALF = 256
 LEAST_CORRELATION = 0.999
+DELETION_FILMS = 80
 SPECIFICITY_OF_PRESENT = 0.975
 SENSITIVITY_OF_ABSENT = 0.99
 GOLDEN_SHAPES = {"clear": (256, 208, 0.0), "opacity": (200, 240, 0.9), "narrow": (300, 150, 0.5)}
@@ -115,6 +117,28 @@ def score_split(
         logits=logits.astype(np.float64),
         pooled=logits.astype(np.float64).mean(0),
     )
+
+
+def delete_by_map(
+    sessions: list[onnxruntime.InferenceSession], data: Path, validation: Split
+) -> DeletionResult:
+    """The deletion test on the first validation films with pneumonia whose logit is positive."""
+    rows = index_rows(data, "kermany", "val")
+    chosen = [
+        row
+        for row, truth, logit in zip(rows, validation.truth, validation.pooled, strict=True)
+        if truth == 1 and logit > 0
+    ][:DELETION_FILMS]
+    inputs = np.stack([prepare(read_p_values(data, row), PREPROCESSING) for row in chosen])
+
+    def predict(
+        batch: npt.NDArray[np.float32],
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        answers = [run_member(session, batch) for session in sessions]
+        logits = np.mean([logits[:, 0] for logits, _ in answers], axis=0)
+        return np.asarray(logits, np.float32), [maps for _, maps in answers]
+
+    return delete_and_score(inputs, predict)
 
 
 def calibrated(
@@ -217,7 +241,9 @@ def build(checkpoints: Path, data: Path, directory: Path) -> None:
         calibration=calibration,
         operating_point=present,
         undetermined_from=open_from,
+        deletion=delete_by_map(sessions, data, validation),
     )
+    print(figures.deletion, flush=True)
     write_card(directory / "docs" / "README.md", figures)
     shutil.copyfile(REPOSITORY / "LICENSE", directory / "LICENSE")
     write_json(
@@ -264,7 +290,7 @@ def build(checkpoints: Path, data: Path, directory: Path) -> None:
         "golden_tolerance": TOLERANCE,
         "card": "docs/README.md",
     }
-    if maps_agree_with_captum(directory, networks, sessions):
+    if maps_agree_with_captum(directory, networks, sessions) and figures.deletion.is_passed:
         declaration["explain"] = {"kind": "class activation", "status": "verified"}
     write_json(directory / METADATA_NAME, metadata(declaration))
     write_manifest(directory)

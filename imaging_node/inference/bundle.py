@@ -105,7 +105,8 @@ class Bundle:
         directory: Where it was read from.
         files: SHA-256 by path of everything but the manifest, 64 hex digits each.
         description: One English sentence from the metadata.
-        explanation_verified: Whether its maps agreed with Captum at admission.
+        explanation_verified: Whether its maps agreed with Captum and passed the deletion test
+            when it was built; if not, captures should say so.
         card: The model card.
     """
 
@@ -247,7 +248,10 @@ def _read_plain(directory: Path, path: Path) -> bytes:
         raise _refused(directory, name, "is a link or device; a bundle holds plain files")
     if status.st_nlink > 1:
         raise _refused(directory, name, "is hard-linked and could change elsewhere; copy it")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _refused(directory, name, f"cannot be read: {error.strerror}") from error
     if path.suffix.lower() in _PICKLE_SUFFIXES or content.startswith(_PICKLE_STARTS):
         raise _refused(directory, name, "is a pickle, which is code; bundles hold only data")
     return content

@@ -96,7 +96,11 @@ class DeclaredSelection(_Declared):
 
 
 class DeclaredExplanation(_Declared):
-    """What kind of map the graphs give, and whether Captum agreed at admission."""
+    """What kind of map the graphs give, and what is known of it.
+
+    Attributes:
+        status: "verified" when Captum drew the same map and the deletion test was passed.
+    """
 
     kind: Literal["class activation"]
     status: Literal["verified", "unverified"]
