@@ -53,13 +53,12 @@ class Event(StrEnum):
 
 
 class Metric(StrEnum):
-    """Everything a role counts."""
+    """Everything a role counts; the metrics endpoint puts `imaging_node_` before each name."""
 
-    INSTANCES = "imaging_node_instances_total"
-    STUDIES = "imaging_node_studies_ended_total"
-    DELIVERIES = "imaging_node_deliveries_total"
-    LAUNCHED_IMAGES = "imaging_node_images_scored_total"
-    ROLE_RESTARTS = "imaging_node_role_restarts_total"
+    INSTANCES = "instances_total"
+    STUDIES = "studies_ended_total"
+    DELIVERIES = "deliveries_total"
+    SCORED_IMAGES = "images_scored_total"
 
 
 # Fields an event may carry: nothing here can hold text that came from a dataset.

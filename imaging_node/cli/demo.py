@@ -29,11 +29,14 @@ def demo(
 
     Exit status 0 only if every study was answered.
     """
+    from rich.console import Console
+
     from imaging_node.demonstration.demo import run_demo
-    from imaging_node.demonstration.table import print_table
+    from imaging_node.demonstration.table import print_results
 
     settings = load_settings(config)
     rows = run_demo(paths or [], out, settings, say=lambda line: typer.echo(line, err=True))
-    print_table(rows, synthetic=not paths, out=out)
-    if not all(row.is_answered for row in rows):
+    is_answered = print_results(Console(), rows, is_synthetic=not paths)
+    typer.echo(f"SRs and captures are in {out}")
+    if not is_answered:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imaging_node.demonstration.local_node import LOOPBACK, LocalNode
-from imaging_node.demonstration.table import DemoRow
+from imaging_node.demonstration.table import DemoRow, answer_in_words
 from imaging_node.dicom.file_format import split_part10
 from imaging_node.dicom.headers import read_header
 from imaging_node.dicom.phantom import DEMO_STUDIES
@@ -19,6 +19,7 @@ from imaging_node.dicom.saliency_capture import capture_png
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.errors import OperatorError, RejectedInstanceError
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.priority import ReadingPriority
 from imaging_node.flow.sending import find_files, send_files
 from imaging_node.node.wiring import now, open_state
 from imaging_node.settings import PeerSettings, Settings
@@ -124,7 +125,7 @@ def own_studies(paths: Sequence[Path]) -> list[SentStudy]:
     return [
         SentStudy(
             name=f"study-{number:02d}",
-            description=f"{len(instances)} file{'s' if len(instances) > 1 else ''}",
+            description=f"study {number} of yours, {len(instances)} file(s)",
             study_instance_uid=uid,
             files=instances,
         )
@@ -149,7 +150,9 @@ def _send(study: SentStudy, node: LocalNode) -> None:
 def _await_answers(studies: Sequence[SentStudy], node: LocalNode) -> dict[str, WorklistRow]:
     """Rows of the node's worklist, once all have ended and all results are at the PACS."""
     database, _, pseudonyms = open_state(node.settings)
-    wanted = {study.study_instance_uid for study in studies if study.refused != study.files}
+    wanted = {
+        study.study_instance_uid for study in studies if len(study.refused) < len(study.files)
+    }
     deadline = time.monotonic() + _LIMIT_S + _LIMIT_PER_STUDY_S * len(studies)
     rows: dict[str, WorklistRow] = {}
     while time.monotonic() < deadline:
@@ -195,27 +198,21 @@ def _table_row(study: SentStudy, row: WorklistRow | None, node: LocalNode) -> De
     if reports and study.last_sent_at is not None:
         seconds = (reports[-1].stored_at - study.last_sent_at).total_seconds()
     return DemoRow(
-        name=study.name,
-        description=study.description,
-        answer=_answer(study, row),
-        priority=str(row.study.priority) if row else "-",
+        study=study.description,
+        answer=_answer(study, row, reports),
+        priority=row.study.priority if row else ReadingPriority.ROUTINE,
         seconds=seconds,
-        is_answered=_has_answer(row, reports),
     )
 
 
-def _has_answer(row: WorklistRow | None, reports: Sequence[StoredByPacs]) -> bool:
-    """An SR at the PACS; a study that no model is meant for is answered by its state."""
+def _answer(study: SentStudy, row: WorklistRow | None, reports: Sequence[StoredByPacs]) -> str:
+    """What came back; "" unless an SR is at the PACS, or no model is meant for the study."""
+    if study.refused:
+        return f"refused at the door: {', '.join(sorted(set(study.refused)))}"
     if row is None:
-        return False
-    return bool(reports) or row.study.state is StudyState.NOT_APPLICABLE
-
-
-def _answer(study: SentStudy, row: WorklistRow | None) -> str:
-    if row is None:
-        return f"refused ({', '.join(sorted(set(study.refused)))})" if study.refused else "none"
-    if row.study.state is StudyState.DONE:
-        return ", ".join(
-            f"{score.label} {score.presence} (p={score.probability:.2f})" for score in row.findings
-        )
-    return f"{str(row.study.state).replace('_', ' ')}: {row.study.reason}"
+        return ""
+    if row.study.state is StudyState.NOT_APPLICABLE:
+        return f"not applicable: {row.study.reason}"
+    if row.study.state not in (StudyState.DONE, StudyState.NOT_ANALYSED) or not reports:
+        return ""
+    return answer_in_words(row.findings, row.study.reason)

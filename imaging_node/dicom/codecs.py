@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders import get_decoder
 from pydicom.uid import UID
 
-from imaging_node.dicom.decoding import register_decoders
 from imaging_node.dicom.receiver import TRANSFER_SYNTAXES
 
 
 def decodable_syntaxes() -> dict[str, bool]:
     """Name of every accepted transfer syntax, and whether a decoder for it is installed."""
-    register_decoders()
     return {UID(each).name: get_decoder(UID(each)).is_available for each in TRANSFER_SYNTAXES}

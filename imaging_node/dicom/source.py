@@ -55,6 +55,7 @@ class SourceHeader:
     series_instance_uid: str
     sop_instance_uid: str
     sop_class_uid: str
+    transfer_syntax_uid: str
     identity: Mapping[str, RawElement]
     carried: Mapping[str, RawElement]
     clean: Dataset
@@ -128,6 +129,7 @@ def read_source(path: Path) -> SourceHeader:
         series_instance_uid=_uid(dataset, "SeriesInstanceUID"),
         sop_instance_uid=_uid(dataset, "SOPInstanceUID"),
         sop_class_uid=_uid(dataset, "SOPClassUID"),
+        transfer_syntax_uid=str(dataset.file_meta.get("TransferSyntaxUID", "")),
         identity=identity,
         carried=_carried(dataset, (*REQUEST_KEYWORDS, *EQUIPMENT_KEYWORDS)),
         clean=_clean(dataset),

@@ -42,6 +42,8 @@ class StorageError(OperatorError):
 
 class IntegrityError(OperatorError):
     """A kept file is missing or is not what was kept: nothing is concluded from it."""
+
+
 class IdentityHeldError(OperatorError):
     """A patient or study identity is ambiguous: the result is held for an administrator."""
 

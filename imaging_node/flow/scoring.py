@@ -154,7 +154,7 @@ def _answers(
         if answer is not None:
             answers.append(answer)
             room.counters.add(
-                Metric.LAUNCHED_IMAGES, len(answer.decoded), model=model.bundle.identity.name
+                Metric.SCORED_IMAGES, len(answer.analyses), model=model.bundle.identity.name
             )
     if answers or not room.answer_not_applicable:
         return answers

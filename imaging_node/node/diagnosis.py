@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imaging_node.dicom.codecs import decodable_syntaxes
 from imaging_node.dicom.sender import Caller, verify_peer
 from imaging_node.domain.errors import BundleError, ImagingNodeError, SettingsError
-from imaging_node.inference.runtime import execution_providers
+from imaging_node.inference.providers import execution_providers
 from imaging_node.node.models import bundle_names, verify_bundle
 
 if TYPE_CHECKING:

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence  # noqa: TC003 - dataclass field types
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - dataclass field type
+from datetime import datetime
 
-from imaging_node.domain.lifecycle import DeliveryState, StudyState  # noqa: TC001 - field types
-from imaging_node.domain.records import (  # noqa: TC001 - field types
+from imaging_node.domain.records import (
     DeliveryRecord,
     RoleStatus,
+    WorkCounts,
     WorklistRow,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkCounts:
-    """How much work lies where; a state that is not named counts 0.
-
-    Attributes:
-        studies, deliveries: Number by state.
-        oldest_waiting_s: Age of the oldest study that has no ending yet; 0 if there is none.
-        oldest_delivery_s: Age of the oldest object that still waits; 0 if there is none.
-    """
-
-    studies: Mapping[StudyState, int]
-    deliveries: Mapping[DeliveryState, int]
-    oldest_waiting_s: float
-    oldest_delivery_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from imaging_node.domain.records import (
     WorklistRow,
 )
 from imaging_node.worklist.page import create_app
-from imaging_node.worklist.queries import WorkCounts, WorklistQueries
+from imaging_node.domain.records import WorkCounts
+from imaging_node.worklist.queries import WorklistQueries
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PNG = b"\x89PNG\r\n\x1a\nnot a real picture"
