@@ -9,13 +9,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from imaging_node.domain.priority import ReadingPriority
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
     from imaging_node.domain.finding import FindingScore
-    from imaging_node.domain.priority import ReadingPriority
 
 SYNTHETIC_NOTE = (
     "These radiographs were rendered by imaging-node and show no person."

@@ -17,10 +17,10 @@ from imaging_node.domain.records import (
     DeliveryRecord,
     RoleStatus,
     StudyRecord,
+    WorkCounts,
     WorklistRow,
 )
 from imaging_node.worklist.page import create_app
-from imaging_node.domain.records import WorkCounts
 from imaging_node.worklist.queries import WorklistQueries
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
