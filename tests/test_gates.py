@@ -89,11 +89,9 @@ def test_import_linter_refuses_a_wall_moved(
 )
 def test_house_rules_refuse(tree: Path, module: str, code: str, complaint: str) -> None:
     rules = ROOT / "scripts" / "house_rules.py"
-    clean = subprocess.run([sys.executable, str(rules), str(tree)], check=False)
-    assert clean.returncode == 0
     _plant(tree, f"imaging_node/{module}", code)
     said = _refusal(sys.executable, str(rules), str(tree), where=tree)
-    assert complaint in said
+    assert any(module in line and complaint in line for line in said.splitlines())
 
 
 @pytest.mark.parametrize(("promised", "exit_status"), [("true", 1), ("", 0)])

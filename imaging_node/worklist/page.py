@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from imaging_node.domain.lifecycle import DeliveryState
 from imaging_node.worklist import wording
 from imaging_node.worklist.metrics import metrics_text
 from imaging_node.worklist.readiness import Readiness, readiness
@@ -19,7 +20,7 @@ from imaging_node.worklist.readiness import Readiness, readiness
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from imaging_node.domain.records import WorklistRow
+    from imaging_node.domain.records import DeliveryRecord, WorklistRow
     from imaging_node.worklist.queries import WorklistQueries
 
 _FOLDER = Path(__file__).parent
@@ -34,6 +35,7 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_SHOWN_DELIVERIES = 500
 _FOUND, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
 
 
@@ -150,7 +152,13 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
     @app.get("/deliveries", include_in_schema=False)
     def deliveries() -> Response:
         studies = {row.study.study_instance_uid: row for row in queries.worklist()}
-        return page("deliveries", deliveries=queries.deliveries(), studies=studies)
+        records = sorted(queries.deliveries(), key=_attention)
+        return page(
+            "deliveries",
+            deliveries=records[:_SHOWN_DELIVERIES],
+            hidden=max(0, len(records) - _SHOWN_DELIVERIES),
+            studies=studies,
+        )
 
     @app.get("/captures/{token}.png", include_in_schema=False)
     def capture(token: str) -> Response:
@@ -158,6 +166,12 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
         if picture is None:
             raise HTTPException(_NOT_FOUND, "no such capture")
         return Response(picture, media_type="image/png")
+
+
+def _attention(delivery: DeliveryRecord) -> tuple[int, int]:
+    """Parked first, then waiting, then delivered; of each the newest first."""
+    order = (DeliveryState.PARKED, DeliveryState.WAITING, DeliveryState.DELIVERED)
+    return order.index(delivery.state), -delivery.id
 
 
 def _state_of(queries: WorklistQueries) -> Readiness:
