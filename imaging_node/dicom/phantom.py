@@ -262,13 +262,12 @@ DEMO_STUDIES: tuple[PhantomStudy, ...] = (
     ),
     PhantomStudy(
         name="both-lungs-opacity",
-        description="chest, opacities in both lungs",
+        description="chest, large opacities in both lungs",
         family_name="FOUR",
         number=4,
         opacities=(
-            Opacity(centre_mm=(-42, 5, 130), radii_mm=(26, 38, 34), density=0.9),
-            Opacity(centre_mm=(50, 0, 120), radii_mm=(20, 36, 34), density=0.9),
-            Opacity(centre_mm=(-36, 0, 85), radii_mm=(16, 26, 16), density=0.8),
+            Opacity(centre_mm=(-42, 5, 125), radii_mm=(30, 44, 46), density=1.0),
+            Opacity(centre_mm=(48, 0, 118), radii_mm=(26, 42, 46), density=1.0),
         ),
     ),
     PhantomStudy(
