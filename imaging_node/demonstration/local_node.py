@@ -53,11 +53,12 @@ class LocalNode:
                     "state_directory": str(folder / "state"),
                     "dicom": {"host": LOOPBACK, "port": dicom_port},
                     "web": {"host": LOOPBACK, "port": web_port},
-                    "peers": {
-                        "pacs": {"ae_title": PACS_AE_TITLE, "host": LOOPBACK, "port": pacs_port}
-                    },
                     "destinations": ["pacs"],
                     **changes,
+                    "peers": {
+                        **changes.get("peers", {}),
+                        "pacs": {"ae_title": PACS_AE_TITLE, "host": LOOPBACK, "port": pacs_port},
+                    },
                 }
             ),
             encoding="utf-8",
