@@ -2,8 +2,11 @@
 
     python scripts/train.py cnn --checkpoints DIR
     python scripts/train.py vit --checkpoints DIR
+    python scripts/train.py vit --checkpoints DIR2 --start DIR/vit.best.pt --teacher DIR/cnn.best.pt
 
-A run that was killed continues from its last epoch. `scripts/build_bundle.py` turns the two
+The transformer, which has seen too few films to learn all that the CNN has, is then taught by
+it: the same loss towards the CNN's answer for the same moved and re-exposed film. A run that was
+killed continues from its last epoch. `scripts/build_bundle.py` turns the two
 best checkpoints into the bundle. The test split is never read here.
 """
 
@@ -15,6 +18,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -29,6 +33,9 @@ from imaging_node.inference.networks import (
     TransformerShape,
 )
 from imaging_node.inference.preprocessing import Preprocessing, resize_to_grid, stretch_percentiles
+
+if TYPE_CHECKING:
+    from imaging_node.domain.finding import FloatImage
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 LABEL_SMOOTHING = 0.02
@@ -68,22 +75,32 @@ def build_network(member: str) -> nn.Module:
     return MappedTransformer(TransformerShape(image_size=PREPROCESSING.rows))
 
 
-def load_split(data: Path, source: str, split: str) -> tuple[ByteImages, npt.NDArray[np.float32]]:
-    """Images stretched to the model grid, (n, rows, columns), and Pneumonia as 0 or 1, (n,)."""
-    folder = data / "chest_radiographs"
-    with (folder / "index.csv").open(encoding="utf-8", newline="") as index:
-        rows = [
+def index_rows(data: Path, source: str, split: str) -> list[dict[str, str]]:
+    """Rows of the index whose Pneumonia label is known; blank means unknown, never absent."""
+    with (data / "chest_radiographs" / "index.csv").open(encoding="utf-8", newline="") as index:
+        return [
             row
             for row in csv.DictReader(index)
             if row["source"] == source and row["split"] == split and row["Pneumonia"] in {"0", "1"}
         ]
+
+
+def read_p_values(data: Path, row: dict[str, str]) -> FloatImage:
+    """One picture of the index as P-Values in [0, 1]."""
+    grey = cv2.imread(str(data / "chest_radiographs" / row["path"]), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise SystemExit(f"{row['path']}: cannot be read as a picture; check --data")
+    return np.asarray(grey / 255, np.float32)
+
+
+def load_split(data: Path, source: str, split: str) -> tuple[ByteImages, npt.NDArray[np.float32]]:
+    """Images stretched to the model grid, (n, rows, columns), and Pneumonia as 0 or 1, (n,)."""
+    rows = index_rows(data, source, split)
     images = np.empty((len(rows), PREPROCESSING.rows, PREPROCESSING.columns), np.uint8)
     for image, row in zip(images, rows, strict=True):
-        grey = cv2.imread(str(folder / row["path"]), cv2.IMREAD_GRAYSCALE)
-        if grey is None:
-            raise SystemExit(f"{row['path']}: cannot be read as a picture; check --data")
-        p_values = (grey / 255).astype(np.float32)
-        resized = resize_to_grid(p_values, PREPROCESSING.rows, PREPROCESSING.columns)
+        resized = resize_to_grid(
+            read_p_values(data, row), PREPROCESSING.rows, PREPROCESSING.columns
+        )
         stretched = stretch_percentiles(
             resized, PREPROCESSING.lower_percentile, PREPROCESSING.upper_percentile
         )
@@ -156,11 +173,21 @@ def average_into(averaged: nn.Module, network: nn.Module, decay: float) -> None:
             value.copy_(current[name])
 
 
-def loss_of(logits: torch.Tensor, truth: torch.Tensor, prevalence: float) -> torch.Tensor:
-    """Cross-entropy in which both classes weigh the same, with smoothed labels."""
+def loss_of(
+    logits: torch.Tensor,
+    truth: torch.Tensor,
+    prevalence: float,
+    taught: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cross-entropy in which both classes weigh the same, with smoothed labels.
+
+    With `taught`, the teacher's probabilities, the target lies half way between the two.
+    """
     weight = torch.where(truth > 0, 0.5 / prevalence, 0.5 / (1 - prevalence))
-    smoothed = truth * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
-    return nn.functional.binary_cross_entropy_with_logits(logits, smoothed, weight=weight)
+    target = truth * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    if taught is not None:
+        target = (target + taught) / 2
+    return nn.functional.binary_cross_entropy_with_logits(logits, target, weight=weight)
 
 
 class Run:
@@ -169,14 +196,29 @@ class Run:
     The network itself is trained; what is validated and kept is its moving average.
     """
 
-    def __init__(self, member: str, checkpoints: Path, *, epochs: int, seed: int) -> None:
+    def __init__(
+        self,
+        member: str,
+        checkpoints: Path,
+        *,
+        epochs: int,
+        seed: int,
+        start: Path | None = None,
+        teacher: Path | None = None,
+    ) -> None:
         torch.manual_seed(seed)
-        self.member, self.epochs, self.recipe = member, epochs, RECIPES[member]
+        self.epochs, self.recipe = epochs, RECIPES[member]
         self.last = checkpoints / f"{member}.last.pt"
         self.best = checkpoints / f"{member}.best.pt"
         self.generator = torch.Generator().manual_seed(seed)
         self.network, self.averaged = build_network(member), build_network(member)
+        if start is not None:
+            self.network.load_state_dict(torch.load(start, weights_only=True)["averaged"])
         self.averaged.load_state_dict(self.network.state_dict())
+        self.teacher: nn.Module | None = None
+        if teacher is not None:
+            self.teacher = build_network("cnn").eval()
+            self.teacher.load_state_dict(torch.load(teacher, weights_only=True)["averaged"])
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=self.recipe.learning_rate,
@@ -224,8 +266,10 @@ class Run:
             augmented = to_input(augment(batch, self.generator))
             # bfloat16 and channels-last halve an epoch on a CPU that has them.
             with torch.autocast("cpu", torch.bfloat16):
-                logits = self.network(augmented.to(memory_format=torch.channels_last))[0][:, 0]
-            loss = loss_of(logits.float(), torch.from_numpy(truth[chosen]), prevalence)
+                inputs = augmented.to(memory_format=torch.channels_last)
+                logits = self.network(inputs)[0][:, 0]
+                taught = self.teach(inputs)
+            loss = loss_of(logits.float(), torch.from_numpy(truth[chosen]), prevalence, taught)
             self.optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -235,6 +279,14 @@ class Run:
             total += float(loss.detach())
         return total / steps
 
+    @torch.no_grad()
+    def teach(self, inputs: torch.Tensor) -> torch.Tensor | None:
+        """The teacher's probabilities for a batch, None without a teacher."""
+        if self.teacher is None:
+            return None
+        answer: torch.Tensor = self.teacher(inputs)[0][:, 0]
+        return answer.float().sigmoid()
+
     def set_learning_rate(self, done: int, steps: int) -> None:
         """One epoch of warming up, then a cosine down to a two-hundredth."""
         warm = min(1.0, (done + 1) / steps)
@@ -243,13 +295,12 @@ class Run:
             group["lr"] = self.recipe.learning_rate * max(rate, 0.005)
 
 
-def train(member: str, data: Path, checkpoints: Path, *, epochs: int, seed: int) -> None:
+def train(run: Run, data: Path) -> None:
     """Train one member to the end, printing one line an epoch."""
-    run = Run(member, checkpoints, epochs=epochs, seed=seed)
     images, truth = load_split(data, "kermany", "train")
     validation_images, validation_truth = load_split(data, "kermany", "val")
     prevalence = float(truth.mean())
-    while run.epoch < epochs:
+    while run.epoch < run.epochs:
         started = time.monotonic()
         loss = run.train_epoch(images, truth, prevalence)
         logits = predict(run.averaged, validation_images)
@@ -261,7 +312,7 @@ def train(member: str, data: Path, checkpoints: Path, *, epochs: int, seed: int)
         run.save(validation_loss)
         run.epoch += 1
         print(
-            f"{member} epoch {run.epoch}/{epochs} train {loss:.4f}"
+            f"{run.last.name} epoch {run.epoch}/{run.epochs} train {loss:.4f}"
             f" validation {validation_loss:.4f}"
             f" AUROC {area_under_curve(logits, validation_truth):.4f}"
             f" {time.monotonic() - started:.0f} s",
@@ -276,19 +327,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--epochs", type=int, help="default: the member's recipe")
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--teacher", type=Path, help="CNN checkpoint to learn from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     arguments.checkpoints.mkdir(parents=True, exist_ok=True)
-    train(
+    run = Run(
         arguments.member,
-        arguments.data,
         arguments.checkpoints,
         epochs=arguments.epochs or RECIPES[arguments.member].epochs,
         seed=arguments.seed,
+        start=arguments.start,
+        teacher=arguments.teacher,
     )
+    train(run, arguments.data)
 
 
 if __name__ == "__main__":

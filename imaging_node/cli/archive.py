@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imaging_node.cli.options import ConfigOption
 from imaging_node.cli.progress import progress_bar
 from imaging_node.settings import load_settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from imaging_node.cli.options import ConfigOption
     from imaging_node.flow.reprocessing import ScanOutcome
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from imaging_node.cli.options import ConfigOption
 from imaging_node.settings import load_settings
-
-if TYPE_CHECKING:
-    from imaging_node.cli.options import ConfigOption
 
 
 def demo(

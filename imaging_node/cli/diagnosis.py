@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
+from imaging_node.cli.options import ConfigOption, JsonOption
 from imaging_node.cli.printing import print_json, print_rows
 from imaging_node.settings import load_settings
-
-if TYPE_CHECKING:
-    from imaging_node.cli.options import ConfigOption, JsonOption
 
 
 def doctor(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from imaging_node.cli.options import ConfigOption, JsonOption
 from imaging_node.cli.printing import plain, print_json, print_rows
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.settings import load_settings
-
-if TYPE_CHECKING:
-    from imaging_node.cli.options import ConfigOption, JsonOption
 
 studies = typer.Typer(
     invoke_without_command=True, rich_markup_mode=None, help="List studies, or look into one."

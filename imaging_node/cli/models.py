@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from imaging_node.cli.options import ConfigOption, JsonOption
 from imaging_node.cli.printing import print_json, print_rows
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.settings import load_settings
-
-if TYPE_CHECKING:
-    from imaging_node.cli.options import ConfigOption, JsonOption
 
 models = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, show and verify model bundles."

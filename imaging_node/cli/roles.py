@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
+from imaging_node.cli.options import ConfigOption, SupervisorOption
 from imaging_node.settings import load_settings
-
-if TYPE_CHECKING:
-    from imaging_node.cli.options import ConfigOption, SupervisorOption
 
 
 def serve(config: ConfigOption = None) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import typer
 import yaml
 
+from imaging_node.cli.options import ConfigOption
 from imaging_node.settings import load_settings, settings_schema
-
-if TYPE_CHECKING:
-    from imaging_node.cli.options import ConfigOption
 
 config = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Check, show and describe the settings."

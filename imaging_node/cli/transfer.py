@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imaging_node.cli.options import ConfigOption
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.settings import PeerSettings, Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-    from imaging_node.cli.options import ConfigOption
 
 _ADDRESS = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>.+):(?P<port>\d{1,5})")
 

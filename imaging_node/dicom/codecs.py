@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydicom.pixels.decoders import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from imaging_node.dicom.receiver import TRANSFER_SYNTAXES

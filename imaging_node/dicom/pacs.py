@@ -46,17 +46,27 @@ class ReceivingPacs:
         Raises:
             StorageError: The port cannot be bound.
         """
+        self._address = (host, port)
         self._lock = threading.Lock()
         self._stored: list[StoredByPacs] = []
         self._entity = AE(ae_title=ae_title)
         self._entity.add_supported_context(Verification)
         for context in AllStoragePresentationContexts:
             self._entity.add_supported_context(str(context.abstract_syntax))
+        self.open()
+
+    def open(self) -> None:
+        """Listen, for the first time or again; what was stored stays.
+
+        Raises:
+            StorageError: The port cannot be bound.
+        """
         try:
             server = self._entity.start_server(
-                (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+                self._address, block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
             )
         except OSError as error:
+            host, port = self._address
             raise StorageError(
                 f"cannot listen on {host}:{port} ({error.strerror}); free the port"
             ) from error

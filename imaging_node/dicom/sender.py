@@ -76,9 +76,15 @@ class StorageAssociation:
             )
         try:
             answer = self._association.send_c_store(path)
-        except (RuntimeError, ValueError, OSError):
+        except RuntimeError:
             # pynetdicom: the association ended under way.
             raise _unanswered() from None
+        except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+            raise PeerRefusedError(
+                f"the file cannot be sent as it is ({type(error).__name__});"
+                " its file meta information is damaged or it cannot be read",
+                status="unsendable file",
+            ) from None
         status: int | None = answer.get("Status")
         if status is None:
             # Perhaps stored, perhaps not: the same UID again settles it.

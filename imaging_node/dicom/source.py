@@ -7,6 +7,7 @@ result files into the study that the image came with.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,6 @@ from imaging_node.dicom.source_attributes import (
 from imaging_node.domain.errors import IdentityHeldError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import tzinfo
     from pathlib import Path
 

@@ -19,14 +19,14 @@ import numpy as np
 
 from imaging_node.domain.errors import ImagingNodeError, NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
+from imaging_node.inference.preprocessing import ModelInput
+from imaging_node.inference.runtime import MemberOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from imaging_node.inference.preprocessing import ModelInput
-    from imaging_node.inference.runtime import MemberOutputs
 
 STAT, ROUTINE, ARCHIVE = 0, 1, 2
 """Lanes, most urgent first."""

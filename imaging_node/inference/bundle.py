@@ -11,27 +11,22 @@ import hashlib
 import io
 import json
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from imaging_node.domain.errors import BundleError
 from imaging_node.domain.finding import FloatImage, ModelIdentity
 from imaging_node.domain.priority import TriageRule
 from imaging_node.domain.study import Eligibility
+from imaging_node.inference.calibration import BetaCalibration
 from imaging_node.inference.declaration import Declaration
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy.typing as npt
-
-    from imaging_node.inference.calibration import BetaCalibration
-    from imaging_node.inference.preprocessing import Preprocessing
-    from imaging_node.inference.quality import QualityGates
+from imaging_node.inference.preprocessing import Preprocessing
+from imaging_node.inference.quality import QualityGates
 
 MANIFEST_NAME = "manifest.json"
 METADATA_NAME = "configs/metadata.json"
@@ -110,7 +105,8 @@ class Bundle:
         directory: Where it was read from.
         files: SHA-256 by path of everything but the manifest, 64 hex digits each.
         description: One English sentence from the metadata.
-        explanation_verified: Whether its maps agreed with Captum at admission.
+        explanation_verified: Whether its maps agreed with Captum and passed the deletion test
+            when it was built; if not, captures should say so.
         card: The model card.
     """
 
@@ -252,7 +248,10 @@ def _read_plain(directory: Path, path: Path) -> bytes:
         raise _refused(directory, name, "is a link or device; a bundle holds plain files")
     if status.st_nlink > 1:
         raise _refused(directory, name, "is hard-linked and could change elsewhere; copy it")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _refused(directory, name, f"cannot be read: {error.strerror}") from error
     if path.suffix.lower() in _PICKLE_SUFFIXES or content.startswith(_PICKLE_STARTS):
         raise _refused(directory, name, "is a pickle, which is code; bundles hold only data")
     return content

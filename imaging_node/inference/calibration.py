@@ -72,14 +72,13 @@ def fit_beta_calibration(
     features = _features(logits)
     free = [0, 1, 2]
     coefficients, covariance = _penalised_logistic(features, truth)
-    # A falling curve would put a higher score below a lower one: leave that term out.
-    for index in (0, 1):
-        if coefficients[index] < 0 and len(free) == features.shape[1]:
-            free = [each for each in free if each != index]
-            partial, partial_covariance = _penalised_logistic(features[:, free], truth)
-            coefficients, covariance = np.zeros(3), np.zeros((3, 3))
-            coefficients[free] = partial
-            covariance[np.ix_(free, free)] = partial_covariance
+    # A falling term would put a higher score below a lower one: leave it out and fit again.
+    while (steepest := int(np.argmin(coefficients[:2]))) in free and coefficients[steepest] < 0:
+        free.remove(steepest)
+        partial, partial_covariance = _penalised_logistic(features[:, free], truth)
+        coefficients, covariance = np.zeros(3), np.zeros((3, 3))
+        coefficients[free] = partial
+        covariance[np.ix_(free, free)] = partial_covariance
     positives = int(truth.sum())
     enough = (
         len(truth) >= MINIMUM_IMAGES

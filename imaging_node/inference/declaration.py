@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from imaging_node.domain.priority import ReadingPriority  # noqa: TC001 - pydantic field type
-from imaging_node.inference.calibration import BetaCalibration  # noqa: TC001 - same
-from imaging_node.inference.preprocessing import Preprocessing  # noqa: TC001 - same
-from imaging_node.inference.quality import QualityGates  # noqa: TC001 - same
+from imaging_node.domain.priority import ReadingPriority
+from imaging_node.inference.calibration import BetaCalibration
+from imaging_node.inference.preprocessing import Preprocessing
+from imaging_node.inference.quality import QualityGates
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
@@ -96,7 +96,11 @@ class DeclaredSelection(_Declared):
 
 
 class DeclaredExplanation(_Declared):
-    """What kind of map the graphs give, and whether Captum agreed at admission."""
+    """What kind of map the graphs give, and what is known of it.
+
+    Attributes:
+        status: "verified" when Captum drew the same map and the deletion test was passed.
+    """
 
     kind: Literal["class activation"]
     status: Literal["verified", "unverified"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
@@ -14,8 +15,6 @@ from imaging_node.domain.finding import NotAnalysedReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
     from imaging_node.inference.bundle import Bundle
 
@@ -32,6 +31,12 @@ _ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
 )
+
+# Best first. TF32 would round a GPU's products to ten bits and move scores between machines.
+_PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
+    "CUDAExecutionProvider": {"use_tf32": "0"},
+    "CPUExecutionProvider": {},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +76,14 @@ class Sessions:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.providers = tuple(
-            each
-            for each in ("CUDAExecutionProvider", "CPUExecutionProvider")
-            if each in onnxruntime.get_available_providers()
+            each for each in _PROVIDER_OPTIONS if each in onnxruntime.get_available_providers()
         )
+        offered = [(each, _PROVIDER_OPTIONS[each]) for each in self.providers]
         self._sessions = []
         for member in bundle.members:
             place = f"bundle {bundle.identity.name}: {member.file}"
             try:
-                session = onnxruntime.InferenceSession(
-                    member.model, options, providers=list(self.providers)
-                )
+                session = onnxruntime.InferenceSession(member.model, options, providers=offered)
             except _ONNX_RUNTIME_ERRORS as error:
                 raise BundleError(f"{place}: ONNX Runtime cannot load it") from error
             inputs = [each.name for each in session.get_inputs()]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from imaging_node.domain.finding import FindingScore
 from imaging_node.inference.batching import Batcher
+from imaging_node.inference.bundle import Bundle
 from imaging_node.inference.ensemble import combine_images, score_findings, site_thresholds
 from imaging_node.inference.golden import verify_golden
 from imaging_node.inference.preprocessing import prepare
@@ -18,9 +20,8 @@ from imaging_node.inference.saliency import ensemble_map, map_on_source
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imaging_node.domain.finding import FindingScore, SaliencyMap
+    from imaging_node.domain.finding import SaliencyMap
     from imaging_node.domain.image import DecodedImage
-    from imaging_node.inference.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

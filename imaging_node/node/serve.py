@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from imaging_node import __version__
+from imaging_node.domain.errors import StorageError
 from imaging_node.telemetry import Event, configure_logging, log
 
 if TYPE_CHECKING:
@@ -64,11 +66,17 @@ class Node:
 
         Returns:
             0 after a drain; 1 when the node could not start.
+
+        Raises:
+            StorageError: A port is in use.
         """
         setproctitle("imaging-node: serve")
         configure_logging("serve")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: self._stopping.set())
+        # A second node would otherwise mistake the first one's answers for its own.
+        require_free_port(self._settings.dicom.host, self._settings.dicom.port, "dicom.port")
+        require_free_port(self._settings.web.host, self._settings.web.port, "web.port")
         if not self._models_are_sound():
             return 1
         try:
@@ -87,7 +95,9 @@ class Node:
 
     def _models_are_sound(self) -> bool:
         names = [model.name for model in self._settings.models]
-        checked = subprocess.run(self._command("models", "verify", *names), check=False)  # noqa: S603 - our own command
+        checked = subprocess.run(  # noqa: S603 - our own command
+            self._command("models", "verify", *names), stdout=subprocess.DEVNULL, check=False
+        )
         return checked.returncode == 0
 
     def _start(self, role: str) -> subprocess.Popen[bytes]:
@@ -174,6 +184,24 @@ class Node:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def require_free_port(host: str, port: int, setting: str) -> None:
+    """Find out before anything starts.
+
+    Raises:
+        StorageError: Something else listens there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StorageError(
+                f"cannot listen on {host} port {port} ({error.strerror});"
+                f" free the port or change {setting}"
+            ) from error
 
 
 def _reachable(host: str) -> str:

@@ -1,0 +1,140 @@
+"""Figures for the model card: discrimination, thresholds, calibration, with patient bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from train import area_under_curve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FloatArray = npt.NDArray[np.float64]
+BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_SEED = 7
+CALIBRATION_BINS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """What the members said about one split.
+
+    Attributes:
+        truth: Pneumonia, 0 or 1, shape (n,).
+        patients: Patient of each image; the unit of the bootstrap.
+        views: "AP", "PA" or "" per image.
+        logits: Shape (members, n).
+        pooled: Shape (n,).
+    """
+
+    truth: npt.NDArray[np.float32]
+    patients: Sequence[str]
+    views: Sequence[str]
+    logits: FloatArray
+    pooled: FloatArray
+
+    def only(self, view: str) -> Split:
+        """The images of one view."""
+        kept = np.array([each == view for each in self.views])
+        return Split(
+            truth=self.truth[kept],
+            patients=[each for each, keep in zip(self.patients, kept, strict=True) if keep],
+            views=[view] * int(kept.sum()),
+            logits=self.logits[:, kept],
+            pooled=self.pooled[kept],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure with its 95 % patient-bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+
+
+def by_patient(split: Split, figure: Callable[[npt.NDArray[np.intp]], float]) -> Estimate:
+    """Estimate a figure of some images, drawing whole patients with replacement.
+
+    Args:
+        split: Whose patients are drawn.
+        figure: Function of image indices; draws in which it is no number are left out.
+    """
+    order: dict[str, list[int]] = {}
+    for index, patient in enumerate(split.patients):
+        order.setdefault(patient, []).append(index)
+    groups = [np.array(indices) for indices in order.values()]
+    random = np.random.default_rng(BOOTSTRAP_SEED)
+    draws = [
+        figure(
+            np.concatenate([groups[each] for each in random.integers(0, len(groups), len(groups))])
+        )
+        for _ in range(BOOTSTRAP_DRAWS)
+    ]
+    low, high = np.nanpercentile(draws, (2.5, 97.5))
+    return Estimate(value=figure(np.arange(len(split.truth))), low=float(low), high=float(high))
+
+
+def discrimination(split: Split, scores: FloatArray) -> Estimate:
+    """AUROC of `scores`, shape (n,)."""
+
+    def figure(indices: npt.NDArray[np.intp]) -> float:
+        truth = split.truth[indices]
+        if truth.min() == truth.max():
+            return float("nan")
+        return area_under_curve(scores[indices], truth)
+
+    return by_patient(split, figure)
+
+
+def share_at_least(
+    split: Split, probabilities: FloatArray, threshold: float, truth: int
+) -> Estimate:
+    """Share of the images of one class whose probability reaches a threshold."""
+
+    def figure(indices: npt.NDArray[np.intp]) -> float:
+        of_class = probabilities[indices][split.truth[indices] == truth]
+        return float((of_class >= threshold).mean()) if len(of_class) else float("nan")
+
+    return by_patient(split, figure)
+
+
+def threshold_at_specificity(
+    probabilities: FloatArray, truth: npt.NDArray[np.float32], specificity: float
+) -> float:
+    """Lowest probability, rounded up to a thousandth, that keeps at least `specificity`."""
+    negatives = np.sort(probabilities[truth == 0])
+    allowed = int(np.floor((1 - specificity) * len(negatives) + 1e-9))
+    last_refused = negatives[len(negatives) - 1 - allowed]
+    return float(min(np.floor(last_refused * 1000 + 1) / 1000, 1.0))
+
+
+def threshold_at_sensitivity(
+    probabilities: FloatArray, truth: npt.NDArray[np.float32], sensitivity: float
+) -> float:
+    """Highest probability, rounded down to a thousandth, that keeps at least `sensitivity`."""
+    positives = np.sort(probabilities[truth == 1])
+    missed = int(np.floor((1 - sensitivity) * len(positives) + 1e-9))
+    return float(np.floor(positives[missed] * 1000) / 1000)
+
+
+def brier_score(probabilities: FloatArray, truth: npt.NDArray[np.float32]) -> float:
+    """Mean squared difference of probability and truth, in [0, 1]."""
+    return float(np.mean((probabilities - truth) ** 2))
+
+
+def expected_calibration_error(probabilities: FloatArray, truth: npt.NDArray[np.float32]) -> float:
+    """Mean distance of probability and frequency over ten equally filled bins, in [0, 1]."""
+    bins = np.array_split(np.argsort(probabilities, kind="stable"), CALIBRATION_BINS)
+    distances = [
+        abs(float(probabilities[each].mean() - truth[each].mean())) * len(each) for each in bins
+    ]
+    return sum(distances) / len(probabilities)

@@ -1,0 +1,62 @@
+"""The shipped bundle, damaged copies of it, and synthetic images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imaging_node.domain.image import DecodedImage
+from imaging_node.inference.bundle import Bundle, default_bundle_directory, load_bundle
+from imaging_node.inference.golden import synthetic_thorax
+from imaging_node.inference.scorer import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+NAME = "chest_xray_pneumonia"
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    return load_bundle(default_bundle_directory() / NAME)
+
+
+@pytest.fixture
+def bundle_copy(tmp_path: Path) -> Path:
+    """The shipped bundle, free to be damaged."""
+    return shutil.copytree(default_bundle_directory() / NAME, tmp_path / NAME)
+
+
+@pytest.fixture
+def sign_again() -> Callable[[Path], None]:
+    """Write a manifest that fits a changed bundle, as its author would."""
+
+    def sign(directory: Path) -> None:
+        manifest = directory / "manifest.json"
+        files = [path for path in directory.rglob("*") if path.is_file() and path != manifest]
+        hashes = {
+            path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
+        manifest.write_text(json.dumps({"algorithm": "sha256", "files": hashes}))
+
+    return sign
+
+
+@pytest.fixture(scope="session")
+def scorer(bundle: Bundle) -> Iterator[Scorer]:
+    opened = Scorer(bundle, threads=1, launch_budget_ms=500, site_operating_points={})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def thorax() -> DecodedImage:
+    return DecodedImage(
+        sop_instance_uid="2.25.1", p_values=synthetic_thorax(300, 260, opacity=0.6, seed=3)
+    )

@@ -1,0 +1,193 @@
+"""A bundle is what its manifest says, or it is not loaded."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from monai.bundle.config_parser import ConfigParser
+
+from imaging_node.domain.errors import BundleError
+from imaging_node.inference.bundle import (
+    Bundle,
+    default_bundle_directory,
+    find_bundles,
+    load_bundle,
+)
+from imaging_node.inference.networks import MappedDenseNet, MappedTransformer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CARD = "docs/README.md"
+
+
+def change(directory: Path) -> None:
+    content = bytearray((directory / "models/cnn.onnx").read_bytes())
+    content[-1] ^= 1
+    (directory / "models/cnn.onnx").write_bytes(content)
+
+
+def remove(directory: Path) -> None:
+    (directory / CARD).unlink()
+
+
+def add(directory: Path) -> None:
+    (directory / "scripts").mkdir()
+    (directory / "scripts/extra.py").write_text("import os\n")
+
+
+def hard_link(directory: Path) -> None:
+    os.link(directory / CARD, directory.parent / "elsewhere")
+
+
+def soft_link(directory: Path) -> None:
+    (directory / CARD).rename(directory.parent / "elsewhere")
+    (directory / CARD).symlink_to(directory.parent / "elsewhere")
+
+
+def add_pickle(directory: Path) -> None:
+    (directory / "models/model.pt").write_bytes(b"anything")
+
+
+def remove_manifest(directory: Path) -> None:
+    (directory / "manifest.json").unlink()
+
+
+def break_manifest(directory: Path) -> None:
+    (directory / "manifest.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "file", "word"),
+    [
+        (change, "models/cnn.onnx", "changed"),
+        (remove, CARD, "missing"),
+        (add, "scripts/extra.py", "added"),
+        (hard_link, CARD, "hard-linked"),
+        (soft_link, CARD, "link"),
+        (add_pickle, "models/model.pt", "pickle"),
+        (remove_manifest, "manifest.json", "missing"),
+        (break_manifest, "manifest.json", "not JSON"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_damage_is_refused_in_one_line_that_names_bundle_and_file(
+    bundle_copy: Path, damage: Callable[[Path], None], file: str, word: str
+) -> None:
+    damage(bundle_copy)
+    with pytest.raises(BundleError) as refusal:
+        load_bundle(bundle_copy)
+    sentence = str(refusal.value)
+    assert "\n" not in sentence
+    assert f"bundle {bundle_copy.name}: {file}: " in sentence
+    assert word in sentence
+
+
+def test_a_pickle_is_refused_whatever_it_is_called_and_whoever_signed_it(
+    bundle_copy: Path, sign_again: Callable[[Path], None]
+) -> None:
+    (bundle_copy / "docs/notes.md").write_bytes(pickle.dumps({"harmless": True}))
+    sign_again(bundle_copy)
+    with pytest.raises(BundleError, match=r"docs/notes\.md: is a pickle"):
+        load_bundle(bundle_copy)
+
+
+def test_an_array_of_objects_is_never_unpickled(
+    bundle_copy: Path, sign_again: Callable[[Path], None]
+) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (bundle_copy / "golden/clear.npy").write_bytes(buffer.getvalue())
+    sign_again(bundle_copy)
+    with pytest.raises(BundleError, match=r"golden/clear\.npy: is not a plain \.npy array"):
+        load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("opperating_point", 0.5, "imaging_node.opperating_point"),
+        ("golden", [], "imaging_node.golden"),
+        ("id", "another_name", "another_name"),
+        ("card", "../../elsewhere.md", "imaging_node.card"),
+        ("card", "docs/absent.md", "docs/absent.md: is missing"),
+    ],
+)
+def test_a_signed_bundle_with_an_impossible_declaration_is_refused(
+    bundle_copy: Path,
+    sign_again: Callable[[Path], None],
+    key: str,
+    value: object,
+    complaint: str,
+) -> None:
+    path = bundle_copy / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["imaging_node"][key] = value
+    path.write_text(json.dumps(metadata))
+    sign_again(bundle_copy)
+    with pytest.raises(BundleError) as refusal:
+        load_bundle(bundle_copy)
+    assert complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_that_is_not_there_is_a_bundle_error(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nothing_here"):
+        load_bundle(tmp_path / "nothing_here")
+
+
+def test_the_digest_follows_what_makes_scores_and_not_the_card(
+    bundle: Bundle, bundle_copy: Path, sign_again: Callable[[Path], None]
+) -> None:
+    (bundle_copy / CARD).write_text("another card")
+    sign_again(bundle_copy)
+    assert load_bundle(bundle_copy).identity == bundle.identity
+
+    path = bundle_copy / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["imaging_node"]["outputs"][0]["operating_point"]["probability"] = 0.99
+    path.write_text(json.dumps(metadata))
+    sign_again(bundle_copy)
+    assert load_bundle(bundle_copy).identity.digest != bundle.identity.digest
+
+
+def test_the_shipped_bundle_is_small_and_for_children_with_frontal_films(bundle: Bundle) -> None:
+    assert sum(path.stat().st_size for path in bundle.directory.rglob("*")) < 8_000_000
+    assert (bundle.eligibility.minimum_age_years, bundle.eligibility.maximum_age_years) == (1, 6)
+    assert set(bundle.eligibility.view_positions) == {"PA", "AP"}
+    assert "Not a medical device" in bundle.card.read_text(encoding="utf-8")
+    assert sum(member.weight for member in bundle.members) == pytest.approx(1)
+
+
+def test_bundles_are_found_by_name_and_hidden_folders_are_not(tmp_path: Path) -> None:
+    for name in ("second", "first", ".git", "_old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "README.md").write_text("a file is no bundle")
+    assert [each.name for each in find_bundles(tmp_path)] == ["first", "second"]
+    assert find_bundles(tmp_path / "absent") == ()
+    assert find_bundles(default_bundle_directory())
+
+
+def test_monai_reads_the_bundle_and_builds_its_networks(bundle: Bundle) -> None:
+    parser = ConfigParser()
+    parser.read_meta(str(bundle.directory / "configs/metadata.json"))
+    parser.read_config(str(bundle.directory / "configs/inference.json"))
+    parser.parse()
+    assert parser["_meta_"]["imaging_node"]["id"] == bundle.identity.name
+    assert isinstance(parser.get_parsed_content("network_def"), MappedDenseNet)
+    assert isinstance(parser.get_parsed_content("second_network_def"), MappedTransformer)
+
+
+def test_a_file_name_with_a_line_break_still_gives_one_line(bundle_copy: Path) -> None:
+    shutil.copy(bundle_copy / CARD, bundle_copy / "two\nlines")
+    with pytest.raises(BundleError) as refusal:
+        load_bundle(bundle_copy)
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,165 @@
+"""The supervisor: ready line, restart, drain, and no orphan."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import yaml
+
+from imaging_node.demonstration.local_node import LocalNode, free_ports
+from imaging_node.inference.bundle import default_bundle_directory
+from imaging_node.node.serve import ROLES
+from imaging_node.settings import free_environment
+from tests.integration.answers import command
+from tests.integration.conftest import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[LocalNode]:
+    with LocalNode(tmp_path, {"study": {"quiet_period_s": 0.5}}) as node:
+        yield node
+
+
+def roles(node: LocalNode) -> dict[str, psutil.Process]:
+    """Role processes by title: each a direct child of `serve`."""
+    found = {}
+    for child in psutil.Process(node.process.pid).children():
+        try:
+            title = " ".join(child.cmdline())
+        except psutil.NoSuchProcess:  # killed a moment ago
+            continue
+        if title.startswith("imaging-node: "):
+            found[title.removeprefix("imaging-node: ").strip()] = child
+    return found
+
+
+def test_each_role_is_a_child_with_its_name_and_a_dead_one_is_back_within_five_seconds(
+    served: LocalNode,
+) -> None:
+    before = roles(served)
+    assert set(before) == set(ROLES)
+
+    for role in ROLES:
+        before[role].kill()
+        wait_until(
+            lambda role=role: role in roles(served) and roles(served)[role].pid != before[role].pid,  # type: ignore[misc]  # bound now
+            limit_s=5,
+            what=f"{role} restarted",
+        )
+    dicom = served.settings.dicom
+    wait_until(
+        lambda: command(served, "echo", f"{dicom.ae_title}@127.0.0.1:{dicom.port}").returncode == 0,
+        limit_s=20,
+        what="C-ECHO answered after the restart",
+    )
+
+
+def test_sigterm_drains_and_exits_0_within_30_s(served: LocalNode) -> None:
+    children = psutil.Process(served.process.pid).children(recursive=True)
+    started = time.monotonic()
+
+    served.process.send_signal(signal.SIGTERM)
+
+    assert served.process.wait(timeout=30) == 0
+    assert time.monotonic() - started < 30
+    assert not [each for each in children if each.is_running()]
+
+
+def test_all_roles_are_gone_within_20_s_of_a_killed_serve(served: LocalNode) -> None:
+    children = psutil.Process(served.process.pid).children(recursive=True)
+    assert len(children) >= len(ROLES)
+
+    served.process.kill()
+
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    assert len(gone) == len(children)
+
+
+def test_the_ready_line_names_ae_title_port_and_page(tmp_path: Path) -> None:
+    dicom_port, web_port = free_ports(2)
+    config = tmp_path / "node.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "state_directory": str(tmp_path / "state"),
+                "dicom": {"ae_title": "MY_NODE", "port": dicom_port},
+                "web": {"port": web_port},
+            }
+        )
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imaging_node", "serve", "--config", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=free_environment(),
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.terminate()
+    rest, _ = process.communicate(timeout=30)
+
+    assert re.fullmatch(
+        rf"ready: AE title MY_NODE, DICOM 127\.0\.0\.1 port {dicom_port},"
+        rf" page http://127\.0\.0\.1:{web_port}/\n",
+        line,
+    )
+    assert rest == ""
+
+
+def test_a_damaged_bundle_keeps_serve_from_starting_with_one_line(tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(default_bundle_directory(), zoo)
+    weights = next((zoo / "chest_xray_pneumonia" / "models").glob("*.onnx"))
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+
+    for arguments in (
+        ["serve"],
+        ["models", "verify"],
+        ["models", "verify", "chest_xray_pneumonia"],
+    ):
+        refused = subprocess.run(
+            [sys.executable, "-m", "imaging_node", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=free_environment(
+                IMAGING_NODE__MODEL_DIRECTORY=str(zoo),
+                IMAGING_NODE__STATE_DIRECTORY=str(tmp_path / "state"),
+            ),
+        )
+        assert refused.returncode == 1
+        [line] = refused.stderr.strip().splitlines()
+        assert "chest_xray_pneumonia" in line
+        assert weights.name in line
+
+
+def test_a_port_in_use_is_told_in_one_line_and_serve_exits_1(served: LocalNode) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "imaging_node", "serve", "--config", str(served.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=free_environment(),
+    )
+
+    assert second.returncode == 1
+    [line] = second.stderr.strip().splitlines()
+    assert f"port {served.settings.dicom.port}" in line
