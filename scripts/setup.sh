@@ -41,7 +41,7 @@ is_set_up() {
 
 # set_up EXTRAS: "" or "test,torch". Does nothing when that, or more, is already there.
 set_up() {
-  local root wanted=$1 all=$1 digest installed
+  local root python wanted=$1 all=$1 digest installed
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
   if is_set_up "$root" "$wanted"; then return; fi
   # Two set-ups at once: the second waits, then finds the work done. The lock is the folder's,
@@ -53,8 +53,10 @@ set_up() {
     return
   fi
   echo "Setting up $root/.venv: some minutes the first time." >&2
-  if ! "$root/.venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    "$(find_python)" -m venv --clear "$root/.venv" 9<&-
+  if ! "$root/.venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' \
+    >/dev/null 2>&1; then
+    python=$(find_python)
+    "$python" -m venv --clear "$root/.venv" 9<&-
   fi
   # Extras of an earlier set-up stay: whoever wanted them wants them again.
   if { read -r digest && read -r installed; } 2>/dev/null <"$root/.venv/installed.stamp"; then
