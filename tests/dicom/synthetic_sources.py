@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
+from pydicom.tag import Tag
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -88,16 +89,16 @@ def write(
 
     Values of `overrides`, by keyword, go into the file as they are, legal or not.
     """
-    raw = {tag_for_keyword(keyword): value for keyword, value in (overrides or {}).items()}
+    raw = {Tag(keyword): value for keyword, value in (overrides or {}).items()}
     data.file_meta.TransferSyntaxUID = transfer_syntax
     body = DicomBytesIO()
     body.is_implicit_VR = transfer_syntax.is_implicit_VR
     body.is_little_endian = transfer_syntax.is_little_endian
-    for tag in sorted({*raw, *(int(element.tag) for element in data)}):
+    for tag in sorted({*raw, *(element.tag for element in data)}):
+        element: DataElement | RawDataElement
         if tag in raw:
             value = raw[tag] + b" " * (len(raw[tag]) % 2)
-            vr = dictionary_VR(tag)
-            element = RawDataElement(tag, vr, len(value), value, 0, False, True)
+            element = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
         else:
             element = data[tag]
         write_data_element(body, element, "latin-1")

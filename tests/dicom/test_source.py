@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -45,7 +44,8 @@ def _raw(path: Path, keyword: str) -> bytes | None:
     value = element.value
     if isinstance(value, bytes):
         return value.rstrip(b" \0")
-    return str(value or "").encode()
+    values = [value] if isinstance(value, str) else value or []  # pydicom decodes character sets
+    return "\\".join(values).encode()
 
 
 def _reported(source_path: Path, tmp_path: Path) -> Path:
@@ -100,12 +100,17 @@ def _odd_radiographs() -> dict[str, dict[str, bytes]]:
 ODD = _odd_radiographs()
 
 
-@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
-@pytest.mark.parametrize("case", sorted(ODD))
+CASES = [
+    (case, syntax)
+    for case in sorted(ODD)
+    for syntax in SYNTAXES
+    if syntax == ImplicitVRLittleEndian  # the only one that can carry so long a name
+    or all(len(value) < 2**16 for value in ODD[case].values())
+]
+
+
+@pytest.mark.parametrize(("case", "syntax"), CASES)
 def test_identity_reaches_the_result_byte_for_byte(case: str, syntax: UID, tmp_path: Path) -> None:
-    too_long = len(ODD[case].get("PatientName", b"")) > 0xFFFF
-    if too_long and syntax is not ImplicitVRLittleEndian:
-        pytest.skip("only Implicit VR can carry it")
     data = radiograph(case)
     if not syntax.is_implicit_VR and not syntax.is_little_endian:
         del data.PixelData
@@ -163,15 +168,12 @@ def test_a_missing_type_2_attribute_is_present_and_empty(missing: set[str], tmp_
 def test_no_bytes_in_a_name_stop_or_change_a_result(
     charset: str, name: bytes, description: bytes, tmp_path: Path
 ) -> None:
-    path = write(radiograph(), tmp_path / "source.dcm")
-    _rewrite(
-        path,
-        {
-            "SpecificCharacterSet": charset.encode(),
-            "PatientName": name,
-            "StudyDescription": description,
-        },
-    )
+    overrides = {
+        "SpecificCharacterSet": charset.encode(),
+        "PatientName": name,
+        "StudyDescription": description,
+    }
+    path = write(radiograph(), tmp_path / "source.dcm", overrides=overrides)
     result = _reported(path, tmp_path)
     assert _raw(result, "PatientName") == name.rstrip(b" \0")
     assert _raw(result, "StudyDescription") == description.rstrip(b" \0")
@@ -190,9 +192,10 @@ def test_several_patients_in_one_patient_id_are_held(tmp_path: Path) -> None:
 )
 def test_an_image_that_belongs_nowhere_is_held(keyword: str, tmp_path: Path) -> None:
     path = write(radiograph(), tmp_path / "source.dcm")
-    data = dcmread(path)
+    data = radiograph()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     delattr(data, keyword)
-    data.save_as(path)
+    write(data, path)
     with pytest.raises(IdentityHeldError, match=keyword):
         read_source(path)
 
@@ -205,7 +208,7 @@ def test_a_file_that_is_gone_is_the_operators_business(tmp_path: Path) -> None:
 def test_a_deflated_bomb_is_not_inflated(tmp_path: Path) -> None:
     data = radiograph()
     path = write(data, tmp_path / "bomb.dcm", DeflatedExplicitVRLittleEndian)
-    meta_end = 144 + int(data.file_meta.FileMetaInformationGroupLength)
+    meta_end = 144 + int(dcmread(path).file_meta.FileMetaInformationGroupLength)
     inflated = zlib.decompress(path.read_bytes()[meta_end:], -zlib.MAX_WBITS)
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = deflater.compress(inflated + b"\0" * 400_000_000) + deflater.flush()
