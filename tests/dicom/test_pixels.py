@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
@@ -7,6 +9,9 @@ from pydicom.dataset import Dataset
 from imaging_node.dicom.pixels import pixel_aspect, read_transform, to_p_values
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import FloatImage, NotAnalysedReason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _header(**elements: object) -> Dataset:
@@ -17,7 +22,9 @@ def _header(**elements: object) -> Dataset:
     return dataset
 
 
-def _p_values(stored: list[list[float]], dtype: str = "u2", **elements: object) -> FloatImage:
+def _p_values(
+    stored: Sequence[Sequence[float]], dtype: str = "u2", **elements: object
+) -> FloatImage:
     return to_p_values(np.array(stored, dtype), read_transform(_header(**elements)))
 
 
