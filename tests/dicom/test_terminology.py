@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydicom.sr.codedict import codes
 
@@ -103,6 +105,14 @@ def test_an_uncoded_finding_is_an_error_that_the_operator_can_act_on() -> None:
     with pytest.raises(BundleError, match="Lung Frog") as caught:
         term("Lung Frog")
     assert isinstance(caught.value, OperatorError)
+
+
+def test_the_document_lists_every_term() -> None:
+    document = (Path(__file__).resolve().parents[2] / "docs" / "result-objects.md").read_text()
+    for coded in FINDING_TERMS.values():
+        concept = coded.concept
+        row = f"| {coded.label} | {concept.value} {concept.scheme_designator} | {concept.meaning} |"
+        assert row in document
 
 
 def test_no_label_means_normal() -> None:
