@@ -13,6 +13,7 @@ from evaluation import (
     expected_calibration_error,
     share_at_least,
 )
+from map_check import DeletionResult
 
 from imaging_node.inference.calibration import BetaCalibration
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-    from map_check import DeletionResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

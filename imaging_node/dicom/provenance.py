@@ -15,7 +15,7 @@ from imaging_node.dicom.identity import (
     model_device_uid,
     series_uid,
 )
-from imaging_node.dicom.source_attributes import BODY_PARTS, EQUIPMENT_KEYWORDS
+from imaging_node.dicom.source_attributes import EQUIPMENT_KEYWORDS
 from imaging_node.dicom.terminology import (
     LOCAL_SCHEME,
     LOCAL_SCHEME_NAME,
@@ -78,7 +78,7 @@ def result_dataset(
     """Series, equipment and SOP common attributes of a result object.
 
     Args:
-        source: Image that gives identity, time zone and body part.
+        source: Image that gives identity and time zone.
         result: Answer that the object tells.
         context: Node, revision and series start.
         kind: Decides the series.
@@ -111,8 +111,6 @@ def result_dataset(
     if source.utc_offset is not None:
         # PS3.3 C.12.1.1.1: governs every date and time here, the copied ones included.
         dataset.TimezoneOffsetFromUTC = source.text("TimezoneOffsetFromUTC")
-    if source.text("BodyPartExamined") in BODY_PARTS:
-        dataset.BodyPartExamined = source.text("BodyPartExamined")
     dataset.CodingSchemeIdentificationSequence = [_local_scheme()]
     return dataset
 

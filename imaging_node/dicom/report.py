@@ -79,8 +79,6 @@ def build_report(
         finding=kind.value,
         instance_number=1 + context.revision,
     )
-    # Body Part Examined belongs to images: the General Series module of an SR has none.
-    dataset.pop("BodyPartExamined", None)
     dataset.Modality = "SR"
     dataset.ReferencedPerformedProcedureStepSequence = []
     complete = result.status is AnalysisStatus.COMPLETE

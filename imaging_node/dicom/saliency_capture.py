@@ -26,6 +26,7 @@ from imaging_node.dicom.provenance import (
     result_dataset,
 )
 from imaging_node.dicom.saliency_picture import draw_saliency
+from imaging_node.dicom.source_attributes import PAIRED_BODY_PARTS, UNPAIRED_BODY_PARTS
 from imaging_node.dicom.srgb import SRGB_PROFILE
 from imaging_node.dicom.terminology import PRESENCE, term
 from imaging_node.domain.result_object import ObjectKind
@@ -117,6 +118,7 @@ def build_capture(
         f" {result.model.name} {result.model.version}; not a segmentation; not for diagnosis",
         _SHORT_TEXT,
     )
+    _add_body_part(dataset, source)
     _add_references(dataset, source)
     _add_lossy(dataset, source)
     _add_pixels(dataset, picture)
@@ -152,6 +154,17 @@ def _details(score: FindingScore, saliency: SaliencyMap, result: StudyResult) ->
     if not saliency.relative().any():
         details.append("No area of this image raised the score.")
     return details
+
+
+def _add_body_part(dataset: Dataset, source: SourceHeader) -> None:
+    """Body part if it is a defined term, and the side that PS3.3 C.7.3.1 then asks for."""
+    body_part = source.text("BodyPartExamined")
+    if body_part in UNPAIRED_BODY_PARTS | PAIRED_BODY_PARTS:
+        dataset.BodyPartExamined = body_part
+    if body_part not in UNPAIRED_BODY_PARTS:
+        sides = (source.text("Laterality"), source.text("ImageLaterality"))
+        # Type 2C: empty when unknown, as it is for a body part that nobody named.
+        dataset.Laterality = next((side for side in sides if side in {"R", "L"}), "")
 
 
 def _add_references(dataset: Dataset, source: SourceHeader) -> None:

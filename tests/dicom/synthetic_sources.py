@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import uuid
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element, write_file_meta_info
+from pydicom.tag import Tag
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -70,13 +76,40 @@ def add_pixels(data: Dataset, stored: StoredImage) -> None:
     data.Rows, data.Columns = stored.shape
     data.SamplesPerPixel, data.PixelRepresentation = 1, 0
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-    data.PixelData = stored.tobytes()
+    data.add_new("PixelData", "OW", stored.tobytes())
 
 
-def write(data: Dataset, path: Path, transfer_syntax: UID = ExplicitVRLittleEndian) -> Path:
-    """Part 10 file in a native or deflated transfer syntax."""
+def write(
+    data: Dataset,
+    path: Path,
+    transfer_syntax: UID = ExplicitVRLittleEndian,
+    overrides: dict[str, bytes] | None = None,
+) -> Path:
+    """Part 10 file in a native or deflated transfer syntax.
+
+    Values of `overrides`, by keyword, go into the file as they are, legal or not.
+    """
+    raw = {Tag(keyword): value for keyword, value in (overrides or {}).items()}
     data.file_meta.TransferSyntaxUID = transfer_syntax
-    data.save_as(path, enforce_file_format=True)
+    body = DicomBytesIO()
+    body.is_implicit_VR = transfer_syntax.is_implicit_VR
+    body.is_little_endian = transfer_syntax.is_little_endian
+    for tag in sorted({*raw, *(element.tag for element in data)}):
+        element: DataElement | RawDataElement
+        if tag in raw:
+            value = raw[tag] + b" " * (len(raw[tag]) % 2)
+            element = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+        else:
+            element = data[tag]
+        write_data_element(body, element, "latin-1")
+    file = DicomBytesIO()
+    file.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(file, data.file_meta, enforce_standard=True)
+    encoded = body.getvalue()
+    if transfer_syntax.is_deflated:
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        encoded = deflater.compress(encoded) + deflater.flush()
+    path.write_bytes(file.getvalue() + encoded)
     return path
 
 

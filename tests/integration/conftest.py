@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,19 +30,6 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the public images are not at {SHARED_DATA}")
     return SHARED_DATA
-
-
-@pytest.fixture(scope="session")
-def dicom_tool() -> Callable[[str], str]:
-    """Path of a DICOM tool; the test is skipped, and fails in CI, when it is missing."""
-
-    def find(name: str) -> str:
-        path = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        return path
-
-    return find
 
 
 def wait_until(condition: Callable[[], bool], *, limit_s: float, what: str) -> None:

@@ -75,7 +75,8 @@ def write_films(folder: Path, data: Path | None) -> list[Path]:
         pictures: Iterator[Any] = (picture(seed, 224) for seed in range(FILMS))
         others: list[Path] = []
     else:
-        rows = (data / "chest_radiographs" / "index.csv").read_text().splitlines()
+        radiographs = data / "chest_radiographs"
+        rows = (radiographs / "index.csv").read_text().splitlines()
         test = [row.split(",") for row in rows if ",kermany," in row and ",test," in row]
         step = len(test) // FILMS
         pictures = (
@@ -89,7 +90,9 @@ def write_films(folder: Path, data: Path | None) -> list[Path]:
     for number, values in enumerate(pictures):
         path = folder / f"film-{number:02d}.dcm"
         phantom = replace(CLEAR, number=number + 1)
-        phantom_dataset(phantom, run=f"{number}", picture=values).save_as(path)
+        phantom_dataset(phantom, run=f"{number}", picture=values).save_as(
+            path, enforce_file_format=True
+        )
         films.append(path)
     return [*films, *others]
 
@@ -148,7 +151,7 @@ def main(folder: Path, data: Path | None) -> None:
         orthanc.terminate()
         scp.wait()
         orthanc.wait()
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "refused": refused,

@@ -13,6 +13,7 @@ from tests.integration.answers import await_answers, command, listing
 from tests.integration.films import film, send, study_uid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydicom.dataset import Dataset
@@ -99,14 +100,13 @@ def test_a_stat_order_is_read_first(node: LocalNode, tmp_path: Path) -> None:
 
 
 def test_storescu_and_the_echo_command_reach_the_node(
-    node: LocalNode, tmp_path: Path, dicom_tool: object
+    node: LocalNode, tmp_path: Path, tool_path: Callable[[str], str]
 ) -> None:
-    assert callable(dicom_tool)
     payload = film()
     (tmp_path / "film.dcm").write_bytes(payload)
     dicom = node.settings.dicom
     subprocess.run(
-        [dicom_tool("storescu"), "-aec", dicom.ae_title, "127.0.0.1", str(dicom.port),
+        [tool_path("storescu"), "-aec", dicom.ae_title, "127.0.0.1", str(dicom.port),
          str(tmp_path / "film.dcm")],
         check=True,
     )  # fmt: skip
@@ -115,8 +115,9 @@ def test_storescu_and_the_echo_command_reach_the_node(
     assert command(node, "echo", f"{dicom.ae_title}@127.0.0.1:{dicom.port}").returncode == 0
 
 
-def test_every_answer_is_valid_dicom(node: LocalNode, tmp_path: Path, dicom_tool: object) -> None:
-    assert callable(dicom_tool)
+def test_every_answer_is_valid_dicom(
+    node: LocalNode, tmp_path: Path, tool_path: Callable[[str], str]
+) -> None:
     payload = film()
     send(node, tmp_path, payload)
     await_answers(node, [study_uid(payload)])
@@ -125,7 +126,7 @@ def test_every_answer_is_valid_dicom(node: LocalNode, tmp_path: Path, dicom_tool
         path = tmp_path / f"stored-{number}.dcm"
         path.write_bytes(stored.payload)
         checked = subprocess.run(
-            [dicom_tool("dciodvfy"), "-new", str(path)], capture_output=True, text=True, check=False
+            [tool_path("dciodvfy"), "-new", str(path)], capture_output=True, text=True, check=False
         )
         assert "Error" not in checked.stderr, checked.stderr
 

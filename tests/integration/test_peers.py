@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def outcome(
-    tmp_path_factory: pytest.TempPathFactory, dicom_tool: Callable[[str], str]
+    tmp_path_factory: pytest.TempPathFactory, tool_path: Callable[[str], str]
 ) -> tuple[Path, dict[str, Any]]:
     for tool in ("storescu", "storescp", "Orthanc", "unshare"):
-        dicom_tool(tool)
+        tool_path(tool)
     folder = tmp_path_factory.mktemp("peers")
     data = [str(SHARED_DATA)] if SHARED_DATA.is_dir() else []
     command = [sys.executable, "-m", "tests.integration.peers_round", str(folder), *data]
@@ -56,14 +57,14 @@ def test_every_study_that_dcmtk_sends_is_answered_at_both_peers(
     assert found["storescp"] == sorted(expected)
     assert found["orthanc"] == sorted(expected)
     states = [row["state"] for row in found["rows"]]
-    print({state: states.count(state) for state in set(states)}, len(expected), "objects")
+    sys.stdout.write(f"{Counter(states)}, {len(expected)} objects at each peer\n")
 
 
 def test_what_dcmtk_received_is_valid(
-    outcome: tuple[Path, dict[str, Any]], dicom_tool: Callable[[str], str]
+    outcome: tuple[Path, dict[str, Any]], tool_path: Callable[[str], str]
 ) -> None:
     folder, _ = outcome
-    validator, reader = dicom_tool("dciodvfy"), dicom_tool("dsrdump")
+    validator, reader = tool_path("dciodvfy"), tool_path("dsrdump")
     files = sorted((folder / "storescp").iterdir())
     assert files
     for path in files:
