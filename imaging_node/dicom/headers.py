@@ -239,9 +239,11 @@ def _patient_digest(header: Dataset) -> str:
 
 
 def _age_years(header: Dataset) -> float | None:
-    stated = re.fullmatch(r"(\d{1,3})([DWMY])", _ascii(header, "PatientAge").upper())
+    # The unit is mandatory (PS3.5 6.2, VR AS). Without it years are meant in practice, and to
+    # read nothing would let an adult pass as a patient of unknown age.
+    stated = re.fullmatch(r"(\d{1,3})([DWMY]?)", _ascii(header, "PatientAge").upper())
     if stated:
-        return int(stated[1]) * _AGE_UNITS[stated[2]]
+        return int(stated[1]) * _AGE_UNITS[stated[2] or "Y"]
     born = _date(_ascii(header, "PatientBirthDate"))
     studied = _date(_ascii(header, "StudyDate"))
     if born is None or studied is None or studied < born:
