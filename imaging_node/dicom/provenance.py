@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import highdicom
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
 from imaging_node.dicom.encoding import RawElement, encode_dataset, encode_file, raw_sequence
 from imaging_node.dicom.identity import (
@@ -36,6 +37,7 @@ DISCLAIMER: Final = (
 _SHORT_STRING: Final = 16  # SH, PS3.5 6.2
 _LONG_STRING: Final = 64  # LO, PS3.5 6.2
 _SHORT_TEXT: Final = 1024  # ST
+_LENGTHS: Final = {"SH": _SHORT_STRING, "LO": _LONG_STRING}
 _SERIES_TITLES: Final = {
     ObjectKind.NOT_ANALYSED: "AI: NOT ANALYSED",
     ObjectKind.REPORT: "AI findings",
@@ -164,10 +166,13 @@ def _contributing_equipment(
 ) -> list[bytes]:
     """Items for the modality, the algorithm and the library (PS3.3 C.12.1, CID 7005)."""
     items = []
-    maker = source.carried.get("Manufacturer")
-    if maker is not None and maker.value.strip(b" \0"):
-        device = [source.carried[name] for name in EQUIPMENT_KEYWORDS if name in source.carried]
-        items.append(encode_dataset(_purpose("109101", "Acquisition Equipment"), device))
+    device = {
+        name: source.carried[name]
+        for name in EQUIPMENT_KEYWORDS
+        if name in source.carried and _is_legal(source.carried[name])
+    }
+    if "Manufacturer" in device:  # Type 1 in this item
+        items.append(encode_dataset(_purpose("109101", "Acquisition Equipment"), device.values()))
     items.append(encode_dataset(_algorithm(source, result, result.model)))
     if made_with_highdicom:
         library = _purpose("109102", "Processing Equipment")
@@ -177,6 +182,19 @@ def _contributing_equipment(
         library.ContributionDescription = "Software library used to create this instance"
         items.append(encode_dataset(library))
     return items
+
+
+def _is_legal(element: RawElement) -> bool:
+    """True for a value that its VR allows: equipment is no identity, so errors stay behind."""
+    text = element.value.decode("utf-8", "replace").strip(" \0")
+    if element.vr == "UI":
+        return UID(text).is_valid
+    limit = _LENGTHS.get(element.vr, _SHORT_TEXT)
+    values = [text] if element.vr == "ST" else text.split("\\")
+    return bool(text) and all(
+        len(value) <= limit and all(letter >= " " or letter == "\x1b" for letter in value)
+        for value in values
+    )
 
 
 def _purpose(value: str, meaning: str) -> Dataset:

@@ -216,6 +216,15 @@ def test_the_request_and_the_procedure_reach_the_report(source: SourceHeader) ->
     assert devices[1].DeviceUID.startswith("2.25.")
 
 
+def test_illegal_equipment_of_the_source_stays_behind(tmp_path: Path) -> None:
+    illegal = {"InstitutionName": b"A" * 65, "DeviceUID": b"../etc", "StationName": b"a\nb"}
+    path = write(radiograph(), tmp_path / "odd.dcm", overrides=illegal)
+    odd = read_source(path)
+    device = _read(_report(odd, answer([odd]))).ContributingEquipmentSequence[0]
+    assert device.Manufacturer == "Synthetic Imaging"
+    assert not any(keyword in device for keyword in illegal)
+
+
 def test_an_image_of_an_unknown_kind_is_reported_like_any_other(tmp_path: Path) -> None:
     data = radiograph()
     data.SOPClassUID = "1.2.3.4.5"
