@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from imaging_node.dicom import encoding
 from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from imaging_node.domain.errors import RejectedInstanceError
 
@@ -21,21 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What pydicom is known to raise on hostile or damaged datasets; none of it is a defect of ours.
-PARSE_ERRORS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    EOFError,
-    OSError,
-    OverflowError,
-    NotImplementedError,
-    RecursionError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
+PARSE_ERRORS = (*encoding.PARSE_ERRORS, MemoryError, zlib.error)
 
 STATUS_CANNOT_UNDERSTAND = 0xC000
 _PREFIX_END = 132

@@ -77,7 +77,7 @@ class SourceHeader:
     def patient_orientation(self) -> tuple[str, str] | None:
         """(0020,0020) when it states both directions in the standard's letters."""
         values = self.texts("PatientOrientation")
-        if len(values) == 2 and all(_is_direction(value) for value in values):  # noqa: PLR2004
+        if len(values) == 2 and all(_is_direction(value) for value in values):  # noqa: PLR2004 - rows, columns
             return values[0], values[1]
         return None
 
@@ -207,12 +207,12 @@ def _is_multiple(value: object) -> bool:
 
 def _is_direction(value: str) -> bool:
     """True for letters of PS3.3 C.7.6.1.1.1: left, right, anterior, posterior, head, foot."""
-    return 1 <= len(value) <= 3 and set(value) <= set("LRAPHF")  # noqa: PLR2004
+    return 1 <= len(value) <= 3 and set(value) <= set("LRAPHF")  # noqa: PLR2004 - letters
 
 
 def _utc_offset(text: str) -> timezone | None:
     """Offset from "&ZZXX" (PS3.3 C.12.1.1.1), None if absent or impossible."""
-    if len(text) != 5 or text[0] not in "+-" or not text[1:].isdecimal():  # noqa: PLR2004
+    if len(text) != 5 or text[0] not in "+-" or not text[1:].isdecimal():  # noqa: PLR2004 - &ZZXX
         return None
     minutes = int(text[1:3]) * 60 + int(text[3:5])
     if int(text[3:5]) > 59 or minutes > 14 * 60:  # noqa: PLR2004 - minutes of an hour, +1400

@@ -1,0 +1,198 @@
+"""From a claimed study to its recorded answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from pydicom import dcmread
+
+from imaging_node.dicom.file_format import split_part10
+from imaging_node.dicom.receiver import ReceivedInstance
+from imaging_node.domain.lifecycle import StudyState
+from imaging_node.flow.intake import Intake, accept_instance
+from imaging_node.flow.scoring import (
+    ATTEMPTS_BEFORE_DECLINING,
+    ATTEMPTS_BEFORE_FAILING,
+    ScoringRoom,
+    score_study,
+)
+from imaging_node.store.arrivals import read_study
+from imaging_node.store.listings import list_objects, list_studies, list_worklist
+from imaging_node.store.studies import Claim, claim_study
+from tests.integration.films import film
+from tests.integration.test_bad_input import truncated
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from imaging_node.domain.records import StudyRecord
+    from tests.flow.conftest import Clock
+
+LEASE = timedelta(seconds=60)
+
+
+def accept(room: ScoringRoom, clock: Clock, payload: bytes) -> str:
+    """Bring a film in as the receiver does; returns its Study Instance UID."""
+    header = dcmread(BytesIO(payload), stop_before_pixels=True)
+    transfer_syntax_uid, dataset = split_part10(payload)
+    intake = Intake(
+        database=room.database,
+        spool=room.spool,
+        pseudonyms=room.pseudonyms,
+        quiet_period=timedelta(0),
+        priority_by_calling_ae_title={},
+        is_archive=False,
+        clock=clock,
+    )
+    accept_instance(
+        ReceivedInstance(
+            sop_class_uid=str(header.SOPClassUID),
+            sop_instance_uid=str(header.SOPInstanceUID),
+            transfer_syntax_uid=transfer_syntax_uid,
+            calling_ae_title="MODALITY",
+            is_high_priority=False,
+            dataset=dataset,
+        ),
+        intake,
+    )
+    return str(header.StudyInstanceUID)
+
+
+def claimed(room: ScoringRoom, clock: Clock, *, attempts: int = 1) -> Claim:
+    """Claim the study, as often as workers are said to have died over it."""
+    claim = None
+    for _ in range(attempts):
+        claim = claim_study(room.database, worker="w", now=clock(), lease=LEASE)
+        clock.advance(LEASE.total_seconds())
+    assert claim is not None
+    return claim
+
+
+def record(room: ScoringRoom, clock: Clock, uid: str) -> StudyRecord:
+    [study] = list_studies(room.database, now=clock(), study_instance_uid=uid)
+    return study
+
+
+def answers(room: ScoringRoom, uid: str) -> list[Dataset]:
+    return [
+        dcmread(BytesIO(room.spool.read(each.digest))) for each in list_objects(room.database, uid)
+    ]
+
+
+def of_the_same_study(number: int, *, is_damaged: bool = False) -> bytes:
+    def change(dataset: Dataset) -> None:
+        dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID}.{number}"[:64]
+        if is_damaged:
+            truncated(dataset)
+
+    return film("one-study", change, seed=number)
+
+
+def test_a_damaged_image_beside_a_good_one_leaves_no_absent_behind(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    room = replace(opened, clock=clock)
+    accept(room, clock, of_the_same_study(1))
+    uid = accept(room, clock, of_the_same_study(2, is_damaged=True))
+
+    score_study(claimed(room, clock), room)
+
+    assert record(room, clock, uid).state is StudyState.DONE
+    [row] = [
+        each
+        for each in list_worklist(room.database, room.pseudonyms, now=clock())
+        if each.study.study_instance_uid == uid
+    ]
+    assert {str(score.presence) for score in row.findings} <= {"undetermined", "present"}
+    report = answers(room, uid)[-1]
+    assert report.CompletionFlag == "PARTIAL"
+    assert '"272519000"' not in report.to_json()  # Absent
+
+
+def test_a_study_over_which_workers_died_is_declined_not_lost(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+
+    score_study(claimed(room, clock, attempts=ATTEMPTS_BEFORE_DECLINING + 1), room)
+
+    study = record(room, clock, uid)
+    assert (study.state, study.reason) == (StudyState.NOT_ANALYSED, "software failure")
+    assert answers(room, uid)[-1].SeriesNumber == 9000
+
+
+def test_a_study_that_kills_even_the_decline_ends_as_failed_and_visible(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+
+    score_study(claimed(room, clock, attempts=ATTEMPTS_BEFORE_FAILING + 1), room)
+
+    assert record(room, clock, uid).state is StudyState.FAILED
+
+
+def test_a_spooled_file_that_changed_is_never_scored(opened: ScoringRoom, clock: Clock) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+    [image] = read_study(room.database, room.spool, uid).instances
+    content = bytearray(image.path.read_bytes())
+    content[-1] ^= 1
+    image.path.write_bytes(content)
+
+    score_study(claimed(room, clock), room)
+
+    study = record(room, clock, uid)
+    assert study.state is StudyState.FAILED
+    assert "digest changed" in study.reason
+    assert answers(room, uid) == []
+
+
+def test_a_site_may_ask_for_an_answer_where_no_model_is_meant(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    def ct(dataset: Dataset) -> None:
+        dataset.Modality = "CT"
+
+    room = replace(opened, clock=clock, answer_not_applicable=True)
+    uid = accept(room, clock, film(change=ct))
+
+    score_study(claimed(room, clock), room)
+
+    assert record(room, clock, uid).state is StudyState.NOT_APPLICABLE
+    [report] = answers(room, uid)
+    assert (report.SeriesNumber, report.CompletionFlag) == (9000, "PARTIAL")
+
+
+def test_the_same_study_on_two_nodes_gets_the_same_result_uids(
+    opened: ScoringRoom, clock: Clock, tmp_path_factory: object
+) -> None:
+    from imaging_node.node.score import close_scoring_room, open_scoring_room  # noqa: PLC0415 - only here
+    from imaging_node.settings import Settings  # noqa: PLC0415 - only here
+    from imaging_node.telemetry import Counters  # noqa: PLC0415 - only here
+
+    folder = tmp_path_factory.mktemp("other")  # type: ignore[attr-defined]  # pytest's factory
+    settings = Settings.model_validate(
+        {
+            "state_directory": folder,
+            "dicom": {"port": 11999},
+            "web": {"port": 8999},
+            "spool": {"minimum_free_mib": 0},
+        }
+    )
+    payload = film()
+    uids = []
+    second = open_scoring_room(settings, Counters())
+    for each in (opened, second):
+        room = replace(each, clock=clock)
+        uid = accept(room, clock, payload)
+        score_study(claimed(room, clock), room)
+        uids.append([str(answer.SOPInstanceUID) for answer in answers(room, uid)])
+        clock.advance(3600)
+    close_scoring_room(second)
+
+    assert uids[0] == uids[1] != []
