@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from setproctitle import setproctitle
 
 from imaging_node import __version__
 from imaging_node.cli import (
@@ -40,6 +41,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def imaging_node(
+    context: typer.Context,
     *,
     version: Annotated[
         bool,
@@ -48,8 +50,9 @@ def imaging_node(
         ),
     ] = False,
 ) -> None:
-    """Take the options of the command itself."""
+    """Take the options of the command itself, and hide arguments that may name patients."""
     assert not version  # the callback ended the command
+    setproctitle(f"imaging-node: {context.invoked_subcommand}")
 
 
 app.command()(roles.serve)

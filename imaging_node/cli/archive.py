@@ -44,6 +44,9 @@ def reprocess(
 
     settings = load_settings(config)
     files = find_files(paths)
+    if out is not None:
+        # Results of an earlier run below the archive itself are no part of the archive.
+        files = [path for path in files if not path.absolute().is_relative_to(out.absolute())]
     if out is None:
         with progress_bar("queueing", total=len(files)) as advance:
             _tell(deliver_archive(files, settings, advance=advance))

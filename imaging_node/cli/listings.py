@@ -59,18 +59,12 @@ def show_study(
     from imaging_node.store.listings import list_deliveries, list_objects, list_worklist
 
     database, _, pseudonyms = open_state(load_settings(config))
-    row = next(
-        (
-            each
-            for each in list_worklist(database, pseudonyms, now=now(), limit=1_000_000)
-            if each.study.study_instance_uid == uid
-        ),
-        None,
-    )
-    if row is None:
+    rows = list_worklist(database, pseudonyms, now=now(), study_instance_uid=uid)
+    if not rows:
         raise UnknownRecordError(
             "there is no study with this UID; `imaging-node studies` lists those there are"
         )
+    [row] = rows
     shown = plain(row.study) | {
         "rank": row.rank,
         "priority_reason": row.priority_reason,

@@ -190,7 +190,7 @@ def _with_answers(
     return Ending(
         state=state,
         reason="; ".join(dict.fromkeys(reasons)),
-        decision=triage(claim.ordered_priority, findings, rules),
+        decision=_never_lower(claim, triage(claim.ordered_priority, findings, rules)),
         findings=findings if analysed else (),
         remarks=tuple(dict.fromkeys(remark for result in results for remark in result.remarks)),
         objects=objects,
@@ -202,8 +202,17 @@ def _without_answer(claim: Claim, state: StudyState, reason: str) -> Ending:
     return Ending(
         state=state,
         reason=reason,
-        decision=TriageDecision(priority=claim.ordered_priority, reason="as ordered"),
+        decision=_never_lower(
+            claim, TriageDecision(priority=claim.ordered_priority, reason="as ordered")
+        ),
     )
+
+
+def _never_lower(claim: Claim, decision: TriageDecision) -> TriageDecision:
+    """Keep what an earlier answer has raised: a later one may only add to it."""
+    if claim.shown_priority.urgency > decision.priority.urgency:
+        return TriageDecision(priority=claim.shown_priority, reason=claim.priority_reason)
+    return decision
 
 
 def _modalities(study: Study) -> str:

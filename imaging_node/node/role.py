@@ -25,6 +25,8 @@ HEARTBEAT_S = 2.0
 _PARENT_CHECK_S = 1.0
 # A drain that takes longer is cut: `serve` promises to be gone within 30 s of SIGTERM.
 DRAIN_LIMIT_S = 20.0
+# Without `serve` the role must be gone within 20 s, so that a new one finds the port free.
+_ORPHAN_LIMIT_S = 15.0
 
 
 class Role:
@@ -99,9 +101,11 @@ class Role:
 
     def _follow_supervisor(self) -> None:
         """End when `serve` is gone, however it went: orphans would keep the port and the claims."""
+        limit_s = DRAIN_LIMIT_S + HEARTBEAT_S
         while not self.stopping.wait(_PARENT_CHECK_S):
             if os.getppid() != self._supervisor_pid:
+                limit_s = _ORPHAN_LIMIT_S
                 self.stopping.set()
         # Whatever hangs in a library after that is cut off.
-        threading.Event().wait(DRAIN_LIMIT_S - 5.0)
+        threading.Event().wait(limit_s)
         os._exit(1)

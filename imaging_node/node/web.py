@@ -14,6 +14,7 @@ from imaging_node.node.wiring import now, open_state
 from imaging_node.store.listings import (
     capture_digests,
     count_work,
+    find_study,
     list_deliveries,
     list_roles,
     list_worklist,
@@ -73,8 +74,11 @@ def page_queries(database: Database, spool: Spool, pseudonyms: Pseudonyms) -> Wo
     """What the page may ask, answered from the database and the spool."""
 
     def study(token: str) -> WorklistRow | None:
-        rows = list_worklist(database, pseudonyms, now=now(), limit=1_000_000)
-        return next((row for row in rows if row.token == token), None)
+        uid = find_study(database, pseudonyms, token)
+        if uid is None:
+            return None
+        rows = list_worklist(database, pseudonyms, now=now(), study_instance_uid=uid)
+        return rows[0] if rows else None
 
     def picture(token: str) -> bytes | None:
         digest = capture_digests(database, pseudonyms).get(token)

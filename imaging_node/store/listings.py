@@ -58,19 +58,29 @@ def list_worklist(
     now: datetime,
     limit: int = 500,
     finished_since: datetime | None = None,
+    study_instance_uid: str | None = None,
 ) -> Sequence[WorklistRow]:
     """The most urgent studies, first to be read first; of equal urgency, the longest waiting.
 
     Args:
         finished_since: Only studies that have ended at or after that time.
+        study_instance_uid: Only that study; its rank is still the one among all.
     """
+    order = (studies.c.urgency.desc(), studies.c.received_at, studies.c.study_instance_uid)
+    ranks = sa.select(
+        studies.c.study_instance_uid, sa.func.row_number().over(order_by=order).label("rank")
+    ).subquery()
     query = (
         _studies_with_counts()
-        .order_by(studies.c.urgency.desc(), studies.c.received_at)
+        .add_columns(ranks.c.rank)
+        .join(ranks, ranks.c.study_instance_uid == studies.c.study_instance_uid)
+        .order_by(ranks.c.rank)
         .limit(limit)
     )
     if finished_since is not None:
         query = query.where(studies.c.finished_at >= finished_since)
+    if study_instance_uid is not None:
+        query = query.where(studies.c.study_instance_uid == study_instance_uid)
     with database.read() as connection:
         rows = connection.execute(query).all()
         uids = [row.study_instance_uid for row in rows]
@@ -88,15 +98,22 @@ def list_worklist(
         WorklistRow(
             study=_study_record(row, now),
             token=pseudonyms.token(row.study_instance_uid),
-            rank=rank,
+            rank=row.rank,
             priority_reason=row.priority_reason,
             findings=tuple(_finding(each) for each in row.findings),
             remarks=tuple(row.remarks),
             captures=tuple(captures[row.study_instance_uid, row.generation]),
             deliveries=dict(counts[row.study_instance_uid]),
         )
-        for rank, row in enumerate(rows, start=1)
+        for row in rows
     ]
+
+
+def find_study(database: Database, pseudonyms: Pseudonyms, token: str) -> str | None:
+    """Study Instance UID that a token stands for, None if there is none."""
+    with database.read() as connection:
+        uids = connection.scalars(sa.select(studies.c.study_instance_uid))
+        return next((uid for uid in uids if pseudonyms.token(uid) == token), None)
 
 
 def list_deliveries(database: Database) -> Sequence[DeliveryRecord]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -19,6 +18,7 @@ from imaging_node.store.transitions import record_transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime, timedelta
 
     from sqlalchemy.engine import Connection
 
@@ -33,6 +33,8 @@ class Claim:
 
     Attributes:
         attempts: Claims of this generation so far, this one included.
+        shown_priority, priority_reason: What the worklist shows so far: an earlier answer may
+            have raised it.
     """
 
     study_instance_uid: str
@@ -40,8 +42,9 @@ class Claim:
     generation: int
     attempts: int
     ordered_priority: ReadingPriority
+    shown_priority: ReadingPriority
+    priority_reason: str
     is_archive: bool
-    received_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +105,9 @@ def claim_study(
         generation=row.generation,
         attempts=row.attempts,
         ordered_priority=ReadingPriority(row.ordered_priority),
+        shown_priority=ReadingPriority(row.priority),
+        priority_reason=row.priority_reason,
         is_archive=row.is_archive,
-        received_at=row.received_at,
     )
 
 

@@ -196,3 +196,19 @@ def test_the_same_study_on_two_nodes_gets_the_same_result_uids(
     close_scoring_room(second)
 
     assert uids[0] == uids[1] != []
+
+
+def test_a_later_answer_never_lowers_what_an_earlier_one_raised(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film(change=truncated))
+    raised = replace(
+        claimed(room, clock),
+        shown_priority=ReadingPriority.ASAP,
+        priority_reason="Pneumonia present, p=0.97",
+    )
+
+    score_study(raised, room)
+
+    assert record(room, clock, uid).priority is ReadingPriority.ASAP

@@ -11,7 +11,12 @@ from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
 from imaging_node.domain.result_object import ObjectKind, ResultObject
-from imaging_node.store.listings import list_deliveries, list_studies
+from imaging_node.store.listings import (
+    find_study,
+    list_deliveries,
+    list_studies,
+    list_worklist,
+)
 from imaging_node.store.studies import (
     Claim,
     Ending,
@@ -23,6 +28,7 @@ from imaging_node.store.studies import (
     retry_study,
     series_started_at,
 )
+from imaging_node.telemetry import Pseudonyms
 from tests.store.arriving import NOON, QUIET, arriving, note
 
 if TYPE_CHECKING:
@@ -170,3 +176,24 @@ def test_a_series_keeps_the_time_of_its_first_object(database: Database) -> None
     later = series_started_at(database, "2.25.9", now=NOON + LEASE)
 
     assert first == later == NOON
+
+
+def test_the_worklist_ranks_by_urgency_then_by_waiting_time(
+    database: Database,
+) -> None:
+    pseudonyms = Pseudonyms(b"k" * 32)
+    note(database, arriving("1.2.1", "1.2.1.1"), at=NOON + QUIET)
+    note(database, arriving("1.2.2", "1.2.2.1"))
+    note(database, arriving("1.2.3", "1.2.3.1", priority=ReadingPriority.STAT), at=NOON + QUIET)
+
+    rows = list_worklist(database, pseudonyms, now=DUE)
+
+    assert [(row.rank, row.study.study_instance_uid) for row in rows] == [
+        (1, "1.2.3"),
+        (2, "1.2.2"),
+        (3, "1.2.1"),
+    ]
+    [alone] = list_worklist(database, pseudonyms, now=DUE, study_instance_uid="1.2.1")
+    assert alone.rank == 3
+    assert find_study(database, pseudonyms, alone.token) == "1.2.1"
+    assert find_study(database, pseudonyms, "0" * 16) is None
