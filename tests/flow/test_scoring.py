@@ -12,6 +12,7 @@ from pydicom import dcmread
 from imaging_node.dicom.file_format import split_part10
 from imaging_node.dicom.receiver import ReceivedInstance
 from imaging_node.domain.lifecycle import StudyState
+from imaging_node.domain.priority import ReadingPriority
 from imaging_node.flow.intake import Intake, accept_instance
 from imaging_node.flow.scoring import (
     ATTEMPTS_BEFORE_DECLINING,
