@@ -106,7 +106,8 @@ def _calls_table(figures: CardFigures) -> str:
         absent_despite = float((probabilities[split.truth == 1] < lower).mean())
         undetermined = float(((probabilities >= lower) & (probabilities < present)).mean())
         rows.append(
-            f"{name} | {called} | {1 - false.value:.3f} ({1 - false.high:.3f} to {1 - false.low:.3f})"
+            f"{name} | {called}"
+            f" | {1 - false.value:.3f} ({1 - false.high:.3f} to {1 - false.low:.3f})"
             f" | {undetermined:.1%} | {absent_despite:.1%}"
         )
     return _table(
