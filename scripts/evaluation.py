@@ -58,7 +58,7 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 def by_patient(split: Split, figure: Callable[[npt.NDArray[np.intp]], float]) -> Estimate:
@@ -91,6 +91,18 @@ def discrimination(split: Split, scores: FloatArray) -> Estimate:
         if truth.min() == truth.max():
             return float("nan")
         return area_under_curve(scores[indices], truth)
+
+    return by_patient(split, figure)
+
+
+def advantage(split: Split, scores: FloatArray, other: FloatArray) -> Estimate:
+    """AUROC of `scores` minus that of `other`, both of shape (n,), on the same draws."""
+
+    def figure(indices: npt.NDArray[np.intp]) -> float:
+        truth = split.truth[indices]
+        if truth.min() == truth.max():
+            return float("nan")
+        return area_under_curve(scores[indices], truth) - area_under_curve(other[indices], truth)
 
     return by_patient(split, figure)
 

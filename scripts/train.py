@@ -2,12 +2,10 @@
 
     python scripts/train.py cnn --checkpoints DIR
     python scripts/train.py vit --checkpoints DIR
-    python scripts/train.py vit --checkpoints DIR2 --start DIR/vit.best.pt --teacher DIR/cnn.best.pt
 
-The transformer, which has seen too few films to learn all that the CNN has, is then taught by
-it: the same loss towards the CNN's answer for the same moved and re-exposed film. A run that was
-killed continues from its last epoch. `scripts/build_bundle.py` turns the two
-best checkpoints into the bundle. The test split is never read here.
+A run that was killed continues from its last epoch. `scripts/build_bundle.py` turns the two
+best checkpoints into the bundle. The test split is never read here. Letting the CNN teach the
+transformer for eight more epochs was tried and validated no better.
 """
 
 from __future__ import annotations
@@ -173,21 +171,11 @@ def average_into(averaged: nn.Module, network: nn.Module, decay: float) -> None:
             value.copy_(current[name])
 
 
-def loss_of(
-    logits: torch.Tensor,
-    truth: torch.Tensor,
-    prevalence: float,
-    taught: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Cross-entropy in which both classes weigh the same, with smoothed labels.
-
-    With `taught`, the teacher's probabilities, the target lies half way between the two.
-    """
+def loss_of(logits: torch.Tensor, truth: torch.Tensor, prevalence: float) -> torch.Tensor:
+    """Cross-entropy in which both classes weigh the same, with smoothed labels."""
     weight = torch.where(truth > 0, 0.5 / prevalence, 0.5 / (1 - prevalence))
-    target = truth * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
-    if taught is not None:
-        target = (target + taught) / 2
-    return nn.functional.binary_cross_entropy_with_logits(logits, target, weight=weight)
+    smoothed = truth * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    return nn.functional.binary_cross_entropy_with_logits(logits, smoothed, weight=weight)
 
 
 class Run:
@@ -196,29 +184,14 @@ class Run:
     The network itself is trained; what is validated and kept is its moving average.
     """
 
-    def __init__(
-        self,
-        member: str,
-        checkpoints: Path,
-        *,
-        epochs: int,
-        seed: int,
-        start: Path | None = None,
-        teacher: Path | None = None,
-    ) -> None:
+    def __init__(self, member: str, checkpoints: Path, *, epochs: int, seed: int) -> None:
         torch.manual_seed(seed)
         self.epochs, self.recipe = epochs, RECIPES[member]
         self.last = checkpoints / f"{member}.last.pt"
         self.best = checkpoints / f"{member}.best.pt"
         self.generator = torch.Generator().manual_seed(seed)
         self.network, self.averaged = build_network(member), build_network(member)
-        if start is not None:
-            self.network.load_state_dict(torch.load(start, weights_only=True)["averaged"])
         self.averaged.load_state_dict(self.network.state_dict())
-        self.teacher: nn.Module | None = None
-        if teacher is not None:
-            self.teacher = build_network("cnn").eval()
-            self.teacher.load_state_dict(torch.load(teacher, weights_only=True)["averaged"])
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=self.recipe.learning_rate,
@@ -268,8 +241,7 @@ class Run:
             with torch.autocast("cpu", torch.bfloat16):
                 inputs = augmented.to(memory_format=torch.channels_last)
                 logits = self.network(inputs)[0][:, 0]
-                taught = self.teach(inputs)
-            loss = loss_of(logits.float(), torch.from_numpy(truth[chosen]), prevalence, taught)
+            loss = loss_of(logits.float(), torch.from_numpy(truth[chosen]), prevalence)
             self.optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -278,14 +250,6 @@ class Run:
             average_into(self.averaged, self.network, decay)
             total += float(loss.detach())
         return total / steps
-
-    @torch.no_grad()
-    def teach(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """The teacher's probabilities for a batch, None without a teacher."""
-        if self.teacher is None:
-            return None
-        answer: torch.Tensor = self.teacher(inputs)[0][:, 0]
-        return answer.float().sigmoid()
 
     def set_learning_rate(self, done: int, steps: int) -> None:
         """One epoch of warming up, then a cosine down to a two-hundredth."""
@@ -327,8 +291,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--epochs", type=int, help="default: the member's recipe")
-    parser.add_argument("--start", type=Path, help="checkpoint to go on from")
-    parser.add_argument("--teacher", type=Path, help="CNN checkpoint to learn from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20)
     arguments = parser.parse_args()
@@ -340,8 +302,6 @@ def main() -> None:
         arguments.checkpoints,
         epochs=arguments.epochs or RECIPES[arguments.member].epochs,
         seed=arguments.seed,
-        start=arguments.start,
-        teacher=arguments.teacher,
     )
     train(run, arguments.data)
 
