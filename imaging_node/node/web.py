@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import psutil
 import uvicorn
 
 from imaging_node.dicom.saliency_capture import capture_png
@@ -94,7 +95,8 @@ def page_queries(database: Database, spool: Spool, pseudonyms: Pseudonyms) -> Wo
         study=study,
         capture_png=picture,
         deliveries=lambda: list_deliveries(database),
-        roles=lambda: list_roles(database),
+        # A role that died a moment ago may have left a fresh heartbeat behind.
+        roles=lambda: [each for each in list_roles(database) if psutil.pid_exists(each.pid)],
         counts=lambda: count_work(database, now=now()),
         is_database_writable=database.is_writable,
         required_roles=REQUIRED_ROLES,
