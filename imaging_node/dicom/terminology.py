@@ -161,6 +161,7 @@ QUALITY_FINDING: Final = {
     NotAnalysedReason.PHOTOMETRIC: _OTHER_FAILURE,
     NotAnalysedReason.MULTI_FRAME: _OTHER_FAILURE,
     NotAnalysedReason.TOO_SMALL: _OTHER_FAILURE,
+    NotAnalysedReason.TOO_MANY: _OTHER_FAILURE,
     NotAnalysedReason.NOT_FOR_PRESENTATION: _IMAGE_PROCESSING,
     NotAnalysedReason.BLANK: _NO_IMAGE,
     NotAnalysedReason.QUALITY: _OTHER_FAILURE,
