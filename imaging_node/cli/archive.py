@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def reprocess(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files and folders.", exists=True)],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="DICOM files and folders.", exists=True)
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for SRs, captures and results.jsonl.", file_okay=False),

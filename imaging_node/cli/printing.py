@@ -16,6 +16,9 @@ from rich.table import Table
 from imaging_node.domain.finding import FindingScore
 
 
+_FILE_WIDTH = 220
+
+
 def plain(value: object) -> Any:  # noqa: ANN401 - what json takes
     """A domain object as JSON's own types; times in ISO 8601, findings with their call."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -48,7 +51,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Non
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    console = Console(markup=False, highlight=False)
+    # Where no terminal says how wide it is, rows stay on their lines for grep and less.
+    is_terminal = Console().is_terminal
+    console = Console(markup=False, highlight=False, width=None if is_terminal else _FILE_WIDTH)
     console.print(table)
     if not rows:
         console.print("(none)")
@@ -57,6 +62,10 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Non
 def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_cell(each) for each in value)
     if isinstance(value, str):
         return "".join(each if each.isprintable() else "?" for each in value)
     return str(value)
