@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def reprocess(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="DICOM files and folders.", exists=True)
+        list[Path], typer.Argument(metavar="PATH", help="DICOM files and folders.", exists=True)
     ],
     out: Annotated[
         Path | None,

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from imaging_node.domain.finding import FindingScore
 
-
 _FILE_WIDTH = 220
 
 

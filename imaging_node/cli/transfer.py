@@ -35,7 +35,7 @@ def echo(
 
 def send(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="DICOM files and folders.", exists=True)
+        list[Path], typer.Argument(metavar="PATH", help="DICOM files and folders.", exists=True)
     ],
     to: Annotated[str, typer.Option("--to", help="A configured name, or AE_TITLE@HOST:PORT.")],
     config: ConfigOption = None,
