@@ -15,7 +15,7 @@ def demo(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Your own DICOM files and folders; none: synthetic studies.", exists=True
+            metavar="PATH", help="Your own DICOM files; none: synthetic studies.", exists=True
         ),
     ] = None,
     out: Annotated[
