@@ -19,7 +19,7 @@ import numpy as np
 
 from imaging_node.dicom.decoder_process import HEADER_LENGTH
 from imaging_node.dicom.pixels import MAXIMUM_PIXELS
-from imaging_node.domain.errors import NotAnalysedError, StorageError, TemporaryError
+from imaging_node.domain.errors import IntegrityError, NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import FloatImage, NotAnalysedReason
 from imaging_node.domain.image import DecodedImage
 
@@ -172,11 +172,11 @@ class DecodingPool:
         Raises:
             NotAnalysedError: The pixels are missing, not one grayscale frame, or cannot be
                 decoded within the limits.
-            StorageError: The file is gone.
+            IntegrityError: The file is gone.
             TemporaryError: The pool is closed, or no process could be started.
         """
         if not path.is_file():
-            raise StorageError("A spooled file is gone; check the state directory")
+            raise IntegrityError("a spooled file is gone; restore it from a backup")
         with self._slots:
             decoder = self._take()
             is_usable = False

@@ -27,7 +27,7 @@ from imaging_node.dicom.source_attributes import (
     REQUEST_KEYWORDS,
     TYPE_2_KEYWORDS,
 )
-from imaging_node.domain.errors import IdentityHeldError, StorageError
+from imaging_node.domain.errors import IdentityHeldError, IntegrityError
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -108,12 +108,12 @@ def read_source(path: Path) -> SourceHeader:
     Raises:
         IdentityHeldError: The header names no study, series or instance, or several
             patients, or cannot be read: nobody can say where a result belongs.
-        StorageError: The file cannot be opened.
+        IntegrityError: The file cannot be opened.
     """
     try:
         dataset = _read(path)
     except FileNotFoundError as error:
-        raise StorageError("A spooled file is gone; check the state directory") from error
+        raise IntegrityError("a spooled file is gone; restore it from a backup") from error
     except (InvalidDicomError, zlib.error, *PARSE_ERRORS) as error:
         raise IdentityHeldError(
             "The header of a received file cannot be read; an administrator must look at it"

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.decoding import DecodingPool
-from imaging_node.domain.errors import OperatorError, TemporaryError
+from imaging_node.domain.errors import OperatorError, StorageError, TemporaryError
 from imaging_node.domain.finding import AnalysisStatus, NotAnalysedReason
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import TriageDecision, TriageRule, triage
@@ -32,6 +32,7 @@ ATTEMPTS_BEFORE_DECLINING = 3
 # ... and when even that kills the worker, it ends as failed.
 ATTEMPTS_BEFORE_FAILING = 5
 _LONGEST_BACKOFF_S = 60.0
+_STORAGE_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,10 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
     except TemporaryError as error:
         give_back(claim, room, reason=str(error))
         return
+    except StorageError as error:
+        # A full disk is no fault of the study: it waits, and no attempt is counted.
+        give_back(claim, room, reason=str(error), is_counted=False)
+        return
     except OperatorError as error:
         ending = _without_answer(claim, StudyState.FAILED, str(error))
     finished_at = room.clock()
@@ -98,12 +103,17 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
         room.counters.add(Metric.STUDIES, state=ending.state)
 
 
-def give_back(claim: Claim, room: ScoringRoom, *, reason: str) -> None:
-    """Queue a claimed study again, later with each attempt."""
-    wait_s = min(_LONGEST_BACKOFF_S, 2.0**claim.attempts)
+def give_back(claim: Claim, room: ScoringRoom, *, reason: str, is_counted: bool = True) -> None:
+    """Queue a claimed study again, later with each attempt that counts against the study."""
+    wait_s = min(_LONGEST_BACKOFF_S, 2.0**claim.attempts) if is_counted else _STORAGE_WAIT_S
     now = room.clock()
     retry_study_later(
-        room.database, claim, reason=reason, now=now, due_at=now + timedelta(seconds=wait_s)
+        room.database,
+        claim,
+        reason=reason,
+        now=now,
+        due_at=now + timedelta(seconds=wait_s),
+        attempts=claim.attempts if is_counted else claim.attempts - 1,
     )
     log(
         Event.STUDY_RETRY,

@@ -144,9 +144,15 @@ def release_claims(database: Database, is_dead: Callable[[str], bool], *, now: d
 
 
 def retry_study_later(
-    database: Database, claim: Claim, *, reason: str, now: datetime, due_at: datetime
+    database: Database,
+    claim: Claim,
+    *,
+    reason: str,
+    now: datetime,
+    due_at: datetime,
+    attempts: int,
 ) -> None:
-    """Give a claimed study back to the queue, due at `due_at`."""
+    """Give a claimed study back to the queue, due at `due_at`, with `attempts` held against it."""
     with database.write() as connection:
         changed = connection.execute(
             studies.update()
@@ -154,6 +160,7 @@ def retry_study_later(
             .values(
                 state=StudyState.QUEUED,
                 reason=reason,
+                attempts=attempts,
                 due_at=due_at,
                 claim_token="",
                 claimed_by="",

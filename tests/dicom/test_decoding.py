@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from imaging_node.dicom.decoding import DecodingPool
-from imaging_node.domain.errors import NotAnalysedError, StorageError, TemporaryError
+from imaging_node.domain.errors import IntegrityError, NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
 from tests.dicom.synthetic_sources import radiograph, write
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_decoded_has_its_reason(
 
 
 def test_a_file_that_is_gone_is_not_the_images_fault(pool: DecodingPool, tmp_path: Path) -> None:
-    with pytest.raises(StorageError):
+    with pytest.raises(IntegrityError):
         pool.decode(tmp_path / "nothing.dcm", "1.2.3")
 
 

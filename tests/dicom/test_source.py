@@ -18,7 +18,7 @@ from pydicom.uid import (
 from imaging_node.dicom.report import build_report
 from imaging_node.dicom.source import read_source
 from imaging_node.dicom.source_attributes import TYPE_2_KEYWORDS
-from imaging_node.domain.errors import IdentityHeldError, StorageError
+from imaging_node.domain.errors import IdentityHeldError, IntegrityError
 from tests.dicom.synthetic_answers import answer, context
 from tests.dicom.synthetic_sources import radiograph, write
 
@@ -201,7 +201,7 @@ def test_an_image_that_belongs_nowhere_is_held(keyword: str, tmp_path: Path) -> 
 
 
 def test_a_file_that_is_gone_is_the_operators_business(tmp_path: Path) -> None:
-    with pytest.raises(StorageError):
+    with pytest.raises(IntegrityError):
         read_source(tmp_path / "nothing.dcm")
 
 

@@ -22,6 +22,7 @@ from imaging_node.flow.scoring import (
 )
 from imaging_node.store.arrivals import read_study
 from imaging_node.store.listings import list_objects, list_studies, list_worklist
+from imaging_node.store.spool import Spool
 from imaging_node.store.studies import Claim, claim_study
 from tests.integration.films import film
 from tests.integration.test_bad_input import truncated
@@ -151,6 +152,22 @@ def test_a_spooled_file_that_changed_is_never_scored(opened: ScoringRoom, clock:
     assert study.state is StudyState.FAILED
     assert "digest changed" in study.reason
     assert answers(room, uid) == []
+
+
+def test_a_full_disk_delays_a_study_and_never_ends_it(opened: ScoringRoom, clock: Clock) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+    full = replace(room, spool=Spool(room.spool.path("00").parents[1], minimum_free_bytes=2**60))
+
+    for _ in range(ATTEMPTS_BEFORE_FAILING + 2):
+        score_study(claimed(room, clock), full)
+        waiting = record(room, clock, uid)
+        assert waiting.state is StudyState.QUEUED
+        assert "free space" in waiting.reason
+        clock.advance(LEASE.total_seconds())
+
+    score_study(claimed(room, clock), room)
+    assert record(room, clock, uid).state is StudyState.DONE
 
 
 def test_a_site_may_ask_for_an_answer_where_no_model_is_meant(
