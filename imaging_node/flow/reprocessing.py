@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 RESULTS_NAME = "results.jsonl"
 _STATE_OF_NEW_INSTANCE_QUIET = timedelta(0)
+# An ending is dated before its transaction waits for the database: a study that ended earlier may
+# show up after one that ended later.
+_LATEST_TO_APPEAR = timedelta(minutes=2)
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class ScanOutcome:
 
     Attributes:
         noted: Files that are instances of studies.
-        skipped: Files that are no DICOM files, or name no study.
+        skipped: Files that are no DICOM files, name no study, or are results of our own.
         refused: Files that contradict others, such as a study of two patients.
     """
 
@@ -75,6 +78,9 @@ def scan_archive(
             payload = path.read_bytes()
             header = _read_file_header(payload)
         except (RejectedInstanceError, OSError):
+            outcome.skipped += 1
+            continue
+        if header.is_own_result:
             outcome.skipped += 1
             continue
         try:
@@ -195,7 +201,7 @@ def export_ended(
         if key in pending and row.study.finished_at is not None:
             export_study(row, out, database=database, spool=spool, pseudonyms=pseudonyms)
             pending.remove(key)
-            since = max(since, row.study.finished_at)
+            since = max(since, row.study.finished_at - _LATEST_TO_APPEAR)
             advance()
     return since
 
