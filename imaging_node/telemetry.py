@@ -39,6 +39,7 @@ class Event(StrEnum):
     INSTANCE_ACCEPTED = "instance accepted"
     INSTANCE_DUPLICATE = "instance received again"
     INSTANCE_CHANGED = "instance received again with other bytes"
+    OWN_RESULT_RETURNED = "own result came back, nothing to do"
     INSTANCE_REFUSED = "instance refused"
     ASSOCIATION_REFUSED = "association refused"
     STUDY_CLAIMED = "study claimed"

@@ -13,6 +13,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 
 from imaging_node.dicom.file_format import PARSE_ERRORS, STATUS_CANNOT_UNDERSTAND, parse_dataset
+from imaging_node.dicom.identity import INSTANCE_CREATOR_UID
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.priority import ReadingPriority, ordered_priority
 from imaging_node.domain.study import ImageInstance
@@ -44,7 +45,7 @@ _KEYWORDS = (
     "PresentationIntentType", "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames",
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientAge",
     "AccessionNumber", "StudyDate", "StudyTime", "RequestedProcedurePriority",
-    "RequestAttributesSequence", "SpecificCharacterSet",
+    "RequestAttributesSequence", "SpecificCharacterSet", "InstanceCreatorUID",
 )  # fmt: skip
 _TAGS = [tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
 
@@ -58,6 +59,7 @@ class ReceivedHeader:
         patient_digest: SHA-256 of Patient ID and issuer, or of name and birth date when there
             is no ID; "" when the header names no patient.
         ordered_priority: From Requested Procedure Priority (0040,1003).
+        is_own_result: Made by this product, e.g. a capture that the PACS routed back.
     """
 
     image: ImageInstance
@@ -65,6 +67,7 @@ class ReceivedHeader:
     accession_number: str
     study_at: datetime | None
     ordered_priority: ReadingPriority
+    is_own_result: bool
 
 
 def require_legal_uid(uid: str) -> None:
@@ -128,6 +131,7 @@ def read_header(
         accession_number=_text(header, "AccessionNumber"),
         study_at=_moment(_ascii(header, "StudyDate"), _ascii(header, "StudyTime")),
         ordered_priority=_priority(header),
+        is_own_result=_ascii(header, "InstanceCreatorUID") == INSTANCE_CREATOR_UID,
     )
 
 

@@ -46,6 +46,8 @@ class Intake:
 def accept_instance(received: ReceivedInstance, intake: Intake) -> None:
     """Return once the instance is durable: bytes, folder and row; repeating it is safe.
 
+    A result of our own that comes back is neither kept nor answered: the study has it.
+
     Raises:
         RejectedInstanceError: The sender must know; nothing was noted.
         StorageError: It could not be kept; the sender should try again.
@@ -57,6 +59,15 @@ def accept_instance(received: ReceivedInstance, intake: Intake) -> None:
         sop_class_uid=received.sop_class_uid,
         sop_instance_uid=received.sop_instance_uid,
     )
+    if header.is_own_result:
+        # A PACS that routes whole studies sends our captures back: an answer to them would be
+        # routed back as well, for ever.
+        log(
+            Event.OWN_RESULT_RETURNED,
+            study=intake.pseudonyms.token(header.image.study_instance_uid),
+            instance=intake.pseudonyms.token(received.sop_instance_uid),
+        )
+        return
     digest = intake.spool.write(
         encode_part10(
             received.dataset,

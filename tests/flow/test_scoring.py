@@ -230,3 +230,17 @@ def test_a_later_answer_never_lowers_what_an_earlier_one_raised(
     score_study(raised, room)
 
     assert record(room, clock, uid).priority is ReadingPriority.ASAP
+
+
+def test_a_capture_that_the_pacs_routes_back_makes_no_new_answer(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+    score_study(claimed(room, clock), room)
+    before = record(room, clock, uid)
+    [*_, result] = list_objects(room.database, uid)
+
+    accept(room, clock, room.spool.read(result.digest))
+
+    assert record(room, clock, uid) == before
