@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
+from imaging_node.domain.errors import StorageError
 from imaging_node.flow.intake import Intake
 from imaging_node.flow.reprocessing import (
     ScanOutcome,
@@ -121,6 +122,12 @@ def deliver_archive(
 def _take_title(state_directory: Path) -> None:
     # Paths of an archive may name patients; events would run through the progress bar.
     setproctitle("imaging-node: reprocess")
-    state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_file = (state_directory / "reprocess.log").open("a", encoding="utf-8", buffering=1)
+    try:
+        state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log_file = (state_directory / "reprocess.log").open("a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {state_directory.parent} ({error.strerror});"
+            " name a folder that you may write"
+        ) from error
     configure_logging("reprocess", stream=log_file)

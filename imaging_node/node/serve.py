@@ -133,7 +133,6 @@ class Node:
         """Whether the page says ready and a C-ECHO came back."""
         if self._echo is None:
             if self._page_is_ready():
-                f"{self._settings.dicom.ae_title}@{self._dicom_address()}"
                 self._echo = subprocess.Popen(  # noqa: S603 - our own command
                     self._command(
                         "echo", f"{self._settings.dicom.ae_title}@{self._dicom_address()}"
