@@ -30,7 +30,15 @@ def load_models(settings: Settings) -> tuple[ConfiguredModel, ...]:
         BundleError: A bundle is missing, damaged or answers its golden cases wrongly.
         SettingsError: A setting does not fit its bundle.
     """
-    return tuple(_load(model, settings) for model in settings.models)
+    models = tuple(_load(model, settings) for model in settings.models)
+    labels = {finding.label for model in models for finding in model.bundle.findings}
+    for rule in settings.priority.rules:
+        if rule.finding not in labels:
+            raise SettingsError(
+                f"priority.rules: no configured bundle has a finding {rule.finding!r};"
+                f" there are {', '.join(sorted(labels))}"
+            )
+    return models
 
 
 def _load(model: ModelSettings, settings: Settings) -> ConfiguredModel:
