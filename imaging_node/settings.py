@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as EnvironmentSyntaxError
 
 from imaging_node.domain.errors import SettingsError
 from imaging_node.domain.priority import ReadingPriority
@@ -303,7 +304,13 @@ def _from_environment() -> dict[str, Any]:
                 f"environment variable {variable}: there is no such setting; known after"
                 f" {ENVIRONMENT_PREFIX} are {', '.join(sorted(Settings.model_fields))}"
             )
-    values: dict[str, Any] = EnvSettingsSource(Settings)()
+    try:
+        values: dict[str, Any] = EnvSettingsSource(Settings)()
+    except EnvironmentSyntaxError as error:
+        raise SettingsError(
+            f"cannot use the environment variables {ENVIRONMENT_PREFIX}...: {error}; write lists"
+            """ and objects as JSON, e.g. '["pacs"]'"""
+        ) from error
     return values
 
 

@@ -114,3 +114,11 @@ def test_the_reference_test_would_notice_a_missing_key() -> None:
 
     assert {f"scoring.{key}" for key in whole["scoring"]} <= named
     assert set(whole) == {name for name in named if "." not in name} == set(Settings.model_fields)
+
+
+def test_an_environment_variable_that_is_no_json_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMAGING_NODE__DESTINATIONS", "pacs")
+    with pytest.raises(SettingsError, match=r'destinations.*\["pacs"\]'):
+        load_settings()
