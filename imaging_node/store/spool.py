@@ -38,9 +38,11 @@ class Spool:
         """
         digest = sha256(payload).hexdigest()
         path = self.path(digest)
-        if path.exists():
-            return digest
         try:
+            if _is_whole(path, digest):
+                # Whoever renamed it may not have come to the folder yet.
+                _sync_folder(path.parent)
+                return digest
             self._require_free_space(len(payload))
             self._write_durably(path, payload)
         except OSError as error:
@@ -103,6 +105,15 @@ def read_verified(path: Path, digest: str) -> bytes:
             " check the disk and restore it from a backup"
         )
     return payload
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether the file is there and undamaged: a good copy must never yield to a bad one."""
+    try:
+        read_verified(path, digest)
+    except IntegrityError:
+        return False
+    return True
 
 
 def _private(path: str, flags: int) -> int:

@@ -72,3 +72,12 @@ def test_a_failing_disk_leaves_no_part_file_behind(
     with pytest.raises(StorageError, match="EIO"):
         spool.write(b"instance")
     assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
+
+
+def test_a_good_copy_replaces_a_damaged_one(spool: Spool) -> None:
+    digest = spool.write(b"content")
+    spool.path(digest).write_bytes(b"damaged")
+
+    assert spool.write(b"content") == digest
+
+    assert spool.read(digest) == b"content"
