@@ -90,6 +90,9 @@ class WebSettings(_Section):
 
     host: str = Field("127.0.0.1", description="Address of the page.")
     port: Port = Field(8080, description="Port of the page.")
+    worklist_hours: float = Field(
+        72, gt=0, description="Hours after arrival that an ended study stays on the worklist."
+    )
 
 
 class DatabaseSettings(_Section):

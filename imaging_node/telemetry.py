@@ -45,6 +45,7 @@ class Event(StrEnum):
     STUDY_CLAIMED = "study claimed"
     STUDY_ENDED = "study ended"
     STUDY_RESULT_DROPPED = "stale result dropped"
+    STUDY_HANGS = "study hangs, the role ends itself"
     STUDY_RETRY = "study will be tried again"
     CLAIMS_RELEASED = "claims of a dead worker released"
     DELIVERY_DONE = "object delivered"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -136,7 +137,9 @@ def worklist(config: ConfigOption = None, *, as_json: JsonOption = False) -> Non
     from imaging_node.node.wiring import now, open_state
     from imaging_node.store.listings import list_worklist
 
-    database, _, pseudonyms = open_state(load_settings(config))
+    settings = load_settings(config)
+    database, _, pseudonyms = open_state(settings)
+    since = now() - timedelta(hours=settings.web.worklist_hours)
     rows = [
         plain(row.study)
         | {
@@ -145,7 +148,7 @@ def worklist(config: ConfigOption = None, *, as_json: JsonOption = False) -> Non
             "findings": plain(row.findings),
             "remarks": plain(row.remarks),
         }
-        for row in list_worklist(database, pseudonyms, now=now())
+        for row in list_worklist(database, pseudonyms, now=now(), received_since=since)
     ]
     if as_json:
         print_json(rows)

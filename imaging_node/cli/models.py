@@ -69,5 +69,6 @@ def verify_models(
     from imaging_node.node.models import bundle_names, verify_bundle
 
     settings = load_settings(config)
-    for name in names or bundle_names(settings):
+    used = [model.name for model in settings.models]
+    for name in names or sorted({*bundle_names(settings), *used}):
         typer.echo(f"{name}: {verify_bundle(name, settings)}")

@@ -63,6 +63,8 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
     if isinstance(value, list):
         return ", ".join(_cell(each) for each in value)
     if isinstance(value, str):

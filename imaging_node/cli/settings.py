@@ -17,8 +17,14 @@ config = typer.Typer(
 
 @config.command("check")
 def check(config: ConfigOption = None) -> None:
-    """Say whether the settings can be used; if not, which key is wrong and what would be right."""
-    load_settings(config)
+    """Say whether the settings can be used; if not, which key is wrong and what would be right.
+
+    Bundles that the settings name are loaded and verified too.
+    """
+    from imaging_node.node.models import load_models
+
+    for model in load_models(load_settings(config)):
+        model.scorer.close()
     typer.echo("the settings can be used")
 
 

@@ -158,7 +158,7 @@ def _await_answers(studies: Sequence[SentStudy], node: LocalNode) -> dict[str, W
     while time.monotonic() < deadline:
         rows = {
             row.study.study_instance_uid: row
-            for row in list_worklist(database, pseudonyms, now=now(), limit=1_000_000)
+            for row in list_worklist(database, pseudonyms, now=now())
         }
         if wanted <= {uid for uid, row in rows.items() if _is_answered(row)}:
             break

@@ -13,7 +13,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from imaging_node.dicom import encoding
-from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID
 from imaging_node.domain.errors import RejectedInstanceError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PARSE_ERRORS = (*encoding.PARSE_ERRORS, MemoryError, zlib.error)
 
 STATUS_CANNOT_UNDERSTAND = 0xC000
+# Without a version: a file is named by its digest, and after an upgrade the same dataset received
+# again must still be the same file.
+_SPOOLED_VERSION_NAME = "IMAGING_NODE"
 _PREFIX_END = 132
 _LONGEST_META_BYTES = 65536
 # A header needs far less; a deflated dataset that holds more before its pixels is a bomb.
@@ -39,7 +42,7 @@ def encode_part10(
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    meta.ImplementationVersionName = _SPOOLED_VERSION_NAME
     encoded_meta = DicomBytesIO()
     write_file_meta_info(encoded_meta, meta)
     return b"".join((b"\0" * 128, b"DICM", encoded_meta.getvalue(), dataset))

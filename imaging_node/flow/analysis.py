@@ -28,16 +28,10 @@ if TYPE_CHECKING:
     from imaging_node.inference.bundle import Bundle
     from imaging_node.store.studies import Claim
 
-# Refused images that leave a gap: the same view, but nobody could look at it. A lateral view or
-# a hand in the same study leaves none.
-_GAPS = frozenset(
-    {
-        NotAnalysedReason.NO_PIXELS,
-        NotAnalysedReason.TOO_SMALL,
-        NotAnalysedReason.MULTI_FRAME,
-        NotAnalysedReason.TOO_MANY,
-    }
-)
+# Refused images that leave no gap beside a scored one: another view or another body part. Any
+# other refused image is one that somebody should have looked at.
+_NO_GAPS = frozenset({NotAnalysedReason.VIEW, NotAnalysedReason.BODY_PART})
+_FOR_PROCESSING = "FOR PROCESSING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +98,7 @@ def analyse(
         return None
     decoded: dict[str, DecodedImage] = {}
     analyses: dict[str, ImageAnalysis] = {}
-    gaps = [reason for _, reason in selection.refused if reason in _GAPS]
+    gaps = [reason for image, reason in selection.refused if _leaves_gap(image, reason)]
     for image in selection.images:
         try:
             read_verified(image.path, image.digest)
@@ -117,7 +111,7 @@ def analyse(
         if any(score.is_present for score in analysis.scores):
             decoded[image.sop_instance_uid] = pixels
     if not analyses:
-        reasons = [*gaps, *(reason for _, reason in selection.refused if reason not in _GAPS)]
+        reasons = [*gaps, *(reason for _, reason in selection.refused)]
         return _declined(study, model, reasons, started_at=started_at, remarks=selection.remarks)
     findings = model.scorer.combine(list(analyses.values()))
     if gaps:
@@ -170,6 +164,14 @@ def settings_digest(operating_points: dict[str, float], waived: frozenset[str]) 
     """Digest of the settings that can change a model's results."""
     text = f"operating_points={sorted(operating_points.items())};waive={sorted(waived)}"
     return f"sha256:{sha256(text.encode()).hexdigest()}"
+
+
+def _leaves_gap(image: ImageInstance, reason: NotAnalysedReason) -> bool:
+    """Whether a refused image may show what the scored ones do not.
+
+    An image for processing has its twin for presentation, PS3.3 A.26.1.
+    """
+    return reason not in _NO_GAPS and image.presentation_intent != _FOR_PROCESSING
 
 
 def _declined(

@@ -194,9 +194,7 @@ def export_ended(
     Returns:
         From when to look the next time.
     """
-    for row in list_worklist(
-        database, pseudonyms, now=since, limit=1_000_000, finished_since=since
-    ):
+    for row in list_worklist(database, pseudonyms, now=since, finished_since=since):
         key = f"{row.study.study_instance_uid} {row.study.generation}"
         if key in pending and row.study.finished_at is not None:
             export_study(row, out, database=database, spool=spool, pseudonyms=pseudonyms)

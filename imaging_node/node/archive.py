@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -66,6 +68,7 @@ def reprocess_archive(
             "destinations": (),
         }
     )
+    _lock(out / STATE_FOLDER)
     room = open_scoring_room(own, Counters())
     if is_saving_maps:
         room = replace(room, on_answer=partial(save_maps, out=out, pseudonyms=room.pseudonyms))
@@ -131,3 +134,19 @@ def _take_title(state_directory: Path) -> None:
             " name a folder that you may write"
         ) from error
     configure_logging("reprocess", stream=log_file)
+
+
+def _lock(folder: Path) -> None:
+    """Keep a second run out of the same output folder until this process ends.
+
+    Raises:
+        StorageError: Another run is at work there.
+    """
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(
+            f"another reprocess run is at work in {folder.parent}; wait for it,"
+            " or name another --out"
+        ) from error

@@ -9,7 +9,7 @@ from imaging_node.dicom.sender import Caller
 from imaging_node.domain.errors import StorageError
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
-from imaging_node.node.wiring import now, open_state, worker_name
+from imaging_node.node.wiring import is_dead, now, open_state, worker_name
 from imaging_node.store.deliveries import release_deliveries
 from imaging_node.telemetry import Event, log, place_of
 
@@ -38,7 +38,7 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
             counters=role.counters,
             clock=now,
         )
-        released = release_deliveries(database, now=now())
+        released = release_deliveries(database, is_dead, now=now())
         if released:
             log(Event.CLAIMS_RELEASED, role="deliver", count=released)
         role.start_heartbeat(database)

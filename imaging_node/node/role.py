@@ -12,7 +12,7 @@ from setproctitle import setproctitle
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.records import RoleStatus
 from imaging_node.node.wiring import now
-from imaging_node.store.listings import beat
+from imaging_node.store.listings import beat, retire
 from imaging_node.telemetry import Counters, Event, configure_logging, log
 
 if TYPE_CHECKING:
@@ -94,7 +94,11 @@ class Role:
             except StorageError as error:
                 log(Event.DATABASE_FAILED, role=self.name, reason=str(error))
             if self.stopping.wait(HEARTBEAT_S):
-                return
+                break
+        try:
+            retire(database, self.name, pid=os.getpid())
+        except StorageError as error:
+            log(Event.DATABASE_FAILED, role=self.name, reason=str(error))
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self.stopping.set()

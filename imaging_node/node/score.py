@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from imaging_node.settings import Settings
 
 _IDLE_S = 0.1
+# No study takes this long. One that does hangs in a library, which only a new process cures.
+LONGEST_STUDY_S = 600.0
 
 
 def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
@@ -101,7 +105,7 @@ class StudyWorkers:
         self._lease = timedelta(seconds=settings.scoring.lease_s)
         self._worker = worker_name("score")
         self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="study")
-        self._running: dict[Future[None], Claim] = {}
+        self._running: dict[Future[None], tuple[Claim, float]] = {}
         self._is_over = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
 
@@ -140,7 +144,7 @@ class StudyWorkers:
             wait(self._running)
             self._forget_finished()
         future = self._pool.submit(self._score, claim)
-        self._running[future] = claim
+        self._running[future] = (claim, time.monotonic())
         if claim.attempts > 1:
             wait([future])
         return True
@@ -176,15 +180,28 @@ class StudyWorkers:
 
     def _forget_finished(self) -> None:
         self._running = {
-            future: claim for future, claim in self._running.items() if not future.done()
+            future: begun for future, begun in self._running.items() if not future.done()
         }
 
     def _renew(self) -> None:
         while not self._is_over.wait(self._lease.total_seconds() / 3):
-            tokens = [claim.token for claim in list(self._running.values())]
+            running = list(self._running.items())
+            self._end_when_one_hangs(running)
+            tokens = [claim.token for _, (claim, _) in running]
             if not tokens:
                 continue
             try:
                 renew_claims(self._room.database, tokens, now=self._room.clock(), lease=self._lease)
             except StorageError as error:
                 log(Event.DATABASE_FAILED, role="score", reason=str(error))
+
+    def _end_when_one_hangs(self, running: list[tuple[Future[None], tuple[Claim, float]]]) -> None:
+        """End the process when a study is stuck: its attempt counts, the others are done again."""
+        for future, (claim, begun_s) in running:
+            if not future.done() and time.monotonic() - begun_s > LONGEST_STUDY_S:
+                log(
+                    Event.STUDY_HANGS,
+                    study=self._room.pseudonyms.token(claim.study_instance_uid),
+                    attempts=claim.attempts,
+                )
+                os._exit(1)

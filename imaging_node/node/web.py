@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import psutil
 import uvicorn
 
 from imaging_node.dicom.saliency_capture import capture_png
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from imaging_node.store.spool import Spool
     from imaging_node.telemetry import Pseudonyms
 
+# More than anybody reads; the page says when there are more.
+ROWS_ON_THE_PAGE = 1000
 # The page itself answers when it is asked; these must say that they are alive.
 REQUIRED_ROLES = ("receive", "score", "deliver")
 
@@ -44,7 +46,7 @@ def run_web(settings: Settings, *, supervisor_pid: int | None) -> None:
         database, spool, pseudonyms = open_state(settings)
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(page_queries(database, spool, pseudonyms)),
+                create_app(page_queries(settings, database, spool, pseudonyms)),
                 host=settings.web.host,
                 port=settings.web.port,
                 log_config=None,
@@ -71,7 +73,9 @@ def run_web(settings: Settings, *, supervisor_pid: int | None) -> None:
         database.close()
 
 
-def page_queries(database: Database, spool: Spool, pseudonyms: Pseudonyms) -> WorklistQueries:
+def page_queries(
+    settings: Settings, database: Database, spool: Spool, pseudonyms: Pseudonyms
+) -> WorklistQueries:
     """What the page may ask, answered from the database and the spool."""
 
     def study(token: str) -> WorklistRow | None:
@@ -91,12 +95,17 @@ def page_queries(database: Database, spool: Spool, pseudonyms: Pseudonyms) -> Wo
             return None
 
     return WorklistQueries(
-        worklist=lambda: list_worklist(database, pseudonyms, now=now()),
+        worklist=lambda: list_worklist(
+            database,
+            pseudonyms,
+            now=now(),
+            limit=ROWS_ON_THE_PAGE,
+            received_since=now() - timedelta(hours=settings.web.worklist_hours),
+        ),
         study=study,
         capture_png=picture,
         deliveries=lambda: list_deliveries(database),
-        # A role that died a moment ago may have left a fresh heartbeat behind.
-        roles=lambda: [each for each in list_roles(database) if psutil.pid_exists(each.pid)],
+        roles=lambda: list_roles(database),
         counts=lambda: count_work(database, now=now()),
         is_database_writable=database.is_writable,
         required_roles=REQUIRED_ROLES,

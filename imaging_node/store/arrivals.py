@@ -72,9 +72,9 @@ def note_arrival(
     image = arriving.image
     with database.write() as connection:
         known = connection.execute(
-            sa.select(instances.c.study_instance_uid, instances.c.digest).where(
-                instances.c.sop_instance_uid == image.sop_instance_uid
-            )
+            sa.select(instances.c.id, instances.c.study_instance_uid, instances.c.digest)
+            .where(instances.c.sop_instance_uid == image.sop_instance_uid)
+            .order_by(instances.c.id)
         ).all()
         if any(row.study_instance_uid != image.study_instance_uid for row in known):
             raise RejectedInstanceError(
@@ -88,8 +88,14 @@ def note_arrival(
             _add_study(connection, arriving, now=now, due_at=now + quiet_period)
         else:
             _require_same_patient(study.patient_digest, arriving.patient_digest)
-            if any(row.digest == image.digest for row in known):
+            if known and known[-1].digest == image.digest:
                 return Arrival.AGAIN
+            # Content that was received before and comes back is the last word again.
+            connection.execute(
+                sa.delete(instances).where(
+                    instances.c.id.in_([row.id for row in known if row.digest == image.digest])
+                )
+            )
             _reopen_study(connection, study, arriving, now=now, due_at=now + quiet_period)
         connection.execute(instances.insert().values(**_instance_row(arriving, now)))
     return Arrival.CHANGED if known else Arrival.NEW
@@ -180,6 +186,9 @@ def _reopen_study(
             "claim_token": "",
             "claimed_by": "",
             "finished_at": None,
+            # What an earlier answer said stands in its report; here it would read as current.
+            "findings": [],
+            "remarks": [],
         }
         record_transition(
             connection,

@@ -108,6 +108,9 @@ def open_database(url: str) -> Database:
                 f"the database has schema {version}, this node needs {schema.SCHEMA_VERSION};"
                 " use the version of the node that wrote it"
             )
+    if location:
+        # Its journal takes the same permissions; a state directory made by others may be open.
+        Path(location).chmod(0o600)
     return database
 
 

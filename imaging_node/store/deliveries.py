@@ -13,7 +13,7 @@ from imaging_node.store.schema import deliveries, objects
 from imaging_node.store.transitions import record_transition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
 
     from imaging_node.store.database import Database
@@ -36,6 +36,7 @@ class Parcel:
     study_instance_uid: str
     transfer_syntax_uid: str
     digest: str
+    claimed_by: str
 
 
 def claim_deliveries(
@@ -89,6 +90,7 @@ def claim_deliveries(
             study_instance_uid=row.study_instance_uid,
             transfer_syntax_uid=row.transfer_syntax_uid,
             digest=row.digest,
+            claimed_by=worker,
         )
         for row in rows
     )
@@ -128,12 +130,17 @@ def return_parcels(database: Database, parcels: Sequence[Parcel], *, now: dateti
         )
 
 
-def release_deliveries(database: Database, *, now: datetime) -> int:
-    """Make what an earlier, dead `deliver` had claimed due at once; returns how many."""
+def release_deliveries(database: Database, is_dead: Callable[[str], bool], *, now: datetime) -> int:
+    """Make what a dead `deliver` had claimed due at once; returns how many."""
     with database.write() as connection:
+        workers = connection.scalars(
+            sa.select(deliveries.c.claimed_by)
+            .where(deliveries.c.state == DeliveryState.WAITING, deliveries.c.claimed_by != "")
+            .distinct()
+        ).all()
         changed = connection.execute(
             deliveries.update()
-            .where(deliveries.c.state == DeliveryState.WAITING, deliveries.c.claimed_by != "")
+            .where(deliveries.c.claimed_by.in_([each for each in workers if is_dead(each)]))
             .values(claimed_by="", next_attempt_at=now)
         )
     return changed.rowcount
@@ -177,8 +184,12 @@ def _move(
     with database.write() as connection:
         connection.execute(
             deliveries.update()
-            # What was delivered stays delivered, whatever a slower worker says.
-            .where(deliveries.c.id == parcel.id, deliveries.c.state != DeliveryState.DELIVERED)
+            # What was delivered or taken over meanwhile is not this worker's to move.
+            .where(
+                deliveries.c.id == parcel.id,
+                deliveries.c.state != DeliveryState.DELIVERED,
+                deliveries.c.claimed_by == parcel.claimed_by,
+            )
             .values(
                 state=state,
                 last_status=status,

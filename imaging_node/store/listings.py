@@ -56,20 +56,28 @@ def list_worklist(
     pseudonyms: Pseudonyms,
     *,
     now: datetime,
-    limit: int = 500,
+    limit: int | None = None,
     finished_since: datetime | None = None,
     study_instance_uid: str | None = None,
+    received_since: datetime | None = None,
 ) -> Sequence[WorklistRow]:
     """The most urgent studies, first to be read first; of equal urgency, the longest waiting.
 
     Args:
         finished_since: Only studies that have ended at or after that time.
-        study_instance_uid: Only that study; its rank is still the one among all.
+        study_instance_uid: Only that study; its rank is the one among all of the worklist.
+        received_since: Ended studies received before leave the worklist; ranks begin behind
+            them.
     """
     order = (studies.c.urgency.desc(), studies.c.received_at, studies.c.study_instance_uid)
-    ranks = sa.select(
+    ranking = sa.select(
         studies.c.study_instance_uid, sa.func.row_number().over(order_by=order).label("rank")
-    ).subquery()
+    )
+    if received_since is not None:
+        ranking = ranking.where(
+            sa.or_(studies.c.finished_at.is_(None), studies.c.received_at >= received_since)
+        )
+    ranks = ranking.subquery()
     query = (
         _studies_with_counts()
         .add_columns(ranks.c.rank)
@@ -83,14 +91,15 @@ def list_worklist(
         query = query.where(studies.c.study_instance_uid == study_instance_uid)
     with database.read() as connection:
         rows = connection.execute(query).all()
-        uids = [row.study_instance_uid for row in rows]
-        captures = _captures(connection, pseudonyms, uids)
+        # A subquery, not a list: there may be more studies than a statement takes parameters.
+        chosen = query.with_only_columns(studies.c.study_instance_uid)
+        captures = _captures(connection, pseudonyms, chosen)
         counts: dict[str, Counter[DeliveryState]] = defaultdict(Counter)
         for row in connection.execute(
             sa.select(
                 deliveries.c.study_instance_uid, deliveries.c.state, sa.func.count().label("n")
             )
-            .where(deliveries.c.study_instance_uid.in_(uids))
+            .where(deliveries.c.study_instance_uid.in_(chosen))
             .group_by(deliveries.c.study_instance_uid, deliveries.c.state)
         ):
             counts[row.study_instance_uid][DeliveryState(row.state)] = row.n
@@ -221,6 +230,12 @@ def beat(database: Database, status: RoleStatus) -> None:
         connection.execute(roles.insert().values(**values))
 
 
+def retire(database: Database, role: str, *, pid: int) -> None:
+    """Note that a role process has ended as it should: its last heartbeat is no sign of life."""
+    with database.write() as connection:
+        connection.execute(sa.delete(roles).where(roles.c.role == role, roles.c.pid == pid))
+
+
 def _studies_with_counts() -> sa.Select[Any]:
     count = (
         sa.select(sa.func.count(sa.distinct(instances.c.sop_instance_uid)))
@@ -254,12 +269,12 @@ def _age_s(moment: datetime | None, now: datetime) -> float:
 
 
 def _captures(
-    connection: sa.Connection, pseudonyms: Pseudonyms, uids: list[str]
+    connection: sa.Connection, pseudonyms: Pseudonyms, chosen: sa.Select[Any]
 ) -> dict[tuple[str, int], list[CaptureReference]]:
     captures: dict[tuple[str, int], list[CaptureReference]] = defaultdict(list)
     for row in connection.execute(
         sa.select(objects).where(
-            objects.c.study_instance_uid.in_(uids), objects.c.kind == ObjectKind.CAPTURE
+            objects.c.study_instance_uid.in_(chosen), objects.c.kind == ObjectKind.CAPTURE
         )
     ):
         captures[row.study_instance_uid, row.generation].append(

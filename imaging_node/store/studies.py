@@ -236,6 +236,8 @@ def retry_study(database: Database, study_instance_uid: str, *, now: datetime) -
                 attempts=0,
                 due_at=now,
                 finished_at=None,
+                findings=[],
+                remarks=[],
             )
         )
         if not changed.rowcount:

@@ -138,7 +138,9 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
     @app.get("/", include_in_schema=False)
     def worklist() -> Response:
         rows = sorted(queries.worklist(), key=lambda row: row.rank)
-        return page("worklist", rows=rows, counts=queries.counts(), state=_state_of(queries))
+        counts = queries.counts()
+        hidden = max(0, sum(counts.studies.values()) - len(rows))
+        return page("worklist", rows=rows, hidden=hidden, counts=counts, state=_state_of(queries))
 
     @app.get("/studies/{token}", include_in_schema=False)
     def study(token: str) -> Response:

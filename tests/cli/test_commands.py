@@ -84,6 +84,27 @@ def test_settings_can_be_shown_checked_and_described(tmp_path: Path) -> None:
     assert "state_directory" in schema["properties"]
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("IMAGING_NODE__MODELS", '["nothing"]', "'nothing'"),
+        (
+            "IMAGING_NODE__MODELS",
+            '[{"name": "chest_xray_pneumonia", "operating_points": {"Gout": 0.5}}]',
+            "'Gout'",
+        ),
+        ("IMAGING_NODE__PRIORITY__RULES", '[{"finding": "Gout", "priority": "stat"}]', "'Gout'"),
+    ],
+)
+def test_settings_that_no_bundle_fits_are_refused(
+    tmp_path: Path, variable: str, value: str, said: str
+) -> None:
+    refused = run(tmp_path, "config", "check", **{variable: value})
+
+    assert refused.returncode == 1
+    assert said in refused.stderr
+
+
 def test_doctor_finds_every_codec_and_calls_two_runtimes_an_error(tmp_path: Path) -> None:
     rows = {row["what"]: row for row in json.loads(run(tmp_path, "doctor", "--json").stdout)}
     codecs = [row for what, row in rows.items() if what.startswith("codec")]

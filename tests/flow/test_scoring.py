@@ -244,3 +244,21 @@ def test_a_capture_that_the_pacs_routes_back_makes_no_new_answer(
     accept(room, clock, room.spool.read(result.digest))
 
     assert record(room, clock, uid) == before
+
+
+def test_a_colour_image_beside_a_scored_one_leaves_no_absent_behind(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    def in_colour(dataset: Dataset) -> None:
+        dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID}.7"[:64]
+        dataset.PhotometricInterpretation = "RGB"
+
+    room = replace(opened, clock=clock)
+    accept(room, clock, film("colour-beside"))
+    uid = accept(room, clock, film("colour-beside", in_colour))
+
+    score_study(claimed(room, clock), room)
+
+    report = answers(room, uid)[-1]
+    assert report.CompletionFlag == "PARTIAL"
+    assert '"272519000"' not in report.to_json()  # Absent

@@ -14,6 +14,7 @@ from pydicom import dcmread
 
 from imaging_node.settings import free_environment
 from tests.integration.answers import await_answers, command
+from tests.integration.conftest import wait_until
 from tests.integration.films import film, study_uid
 from tests.integration.test_bad_input import another_body_part, ct, truncated
 
@@ -129,3 +130,22 @@ def test_out_and_deliver_exclude_each_other(tmp_path: Path) -> None:
             capture_output=True, check=False, env=free_environment(),
         )  # fmt: skip
         assert wrong.returncode == 2
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    archive(tmp_path / "in", 20)
+    out = tmp_path / "out"
+    first = subprocess.Popen(
+        arguments(tmp_path / "in", out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=free_environment(),
+    )  # fmt: skip
+    wait_until((out / ".imaging-node" / "lock").exists, limit_s=30, what="the first run began")
+
+    second = subprocess.run(
+        arguments(tmp_path / "in", out), capture_output=True, text=True, check=False,
+        env=free_environment(),
+    )  # fmt: skip
+
+    assert second.returncode == 1
+    assert "another reprocess run" in second.stderr
+    assert first.wait(timeout=60) == 0

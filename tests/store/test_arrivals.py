@@ -97,3 +97,14 @@ def test_a_complete_study_is_shown_as_queued(database: Database) -> None:
 
     assert list_studies(database, now=NOON)[0].state is StudyState.RECEIVING
     assert list_studies(database, now=NOON + QUIET)[0].state is StudyState.QUEUED
+
+
+def test_content_that_comes_back_is_the_last_word_again(database: Database, spool: Spool) -> None:
+    for digest in ("a" * 64, "b" * 64):
+        note(database, arriving(digest=digest))
+
+    assert note(database, arriving(digest="a" * 64)) is Arrival.CHANGED
+
+    [image] = read_study(database, spool, "1.2.3").instances
+    assert image.digest == "a" * 64
+    assert note(database, arriving(digest="a" * 64)) is Arrival.AGAIN

@@ -54,7 +54,8 @@ def test_a_claimed_object_is_not_claimed_twice(waiting: Database) -> None:
 def test_a_dead_workers_object_waits_again(waiting: Database) -> None:
     take(waiting)
 
-    assert release_deliveries(waiting, now=DUE) == 1
+    assert release_deliveries(waiting, lambda worker: worker != "w", now=DUE) == 0
+    assert release_deliveries(waiting, lambda worker: worker == "w", now=DUE) == 1
     assert take(waiting)[0].attempts == 2
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.finding import FindingScore
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
 from imaging_node.domain.result_object import ObjectKind, ResultObject
@@ -197,3 +199,38 @@ def test_the_worklist_ranks_by_urgency_then_by_waiting_time(
     assert alone.rank == 3
     assert find_study(database, pseudonyms, alone.token) == "1.2.1"
     assert find_study(database, pseudonyms, "0" * 16) is None
+
+
+def test_ended_studies_leave_the_worklist_and_waiting_ones_never_do(database: Database) -> None:
+    pseudonyms = Pseudonyms(b"k" * 32)
+    note(database, arriving("1.2.1", "1.2.1.1"))
+    owned = claim(database)
+    assert owned is not None
+    finish_study(database, owned, done(), destinations=["pacs"], now=DUE)
+    note(database, arriving("1.2.2", "1.2.2.1"))
+    note(database, arriving("1.2.3", "1.2.3.1"), at=DUE + LEASE)
+
+    rows = list_worklist(database, pseudonyms, now=DUE, received_since=DUE)
+
+    assert [(row.rank, row.study.study_instance_uid) for row in rows] == [
+        (1, "1.2.2"),
+        (2, "1.2.3"),
+    ]
+
+
+def test_a_reopened_study_shows_no_earlier_call(database: Database) -> None:
+    pseudonyms = Pseudonyms(b"k" * 32)
+    note(database, arriving())
+    owned = claim(database)
+    assert owned is not None
+    score = FindingScore(
+        label="Pneumonia", probability=0.1, operating_point=0.6, undetermined_from=0.3
+    )
+    finish_study(
+        database, owned, replace(done(), findings=(score,)), destinations=["pacs"], now=DUE
+    )
+    assert list_worklist(database, pseudonyms, now=DUE)[0].findings == (score,)
+
+    note(database, arriving(instance="1.2.3.2"), at=DUE)
+
+    assert list_worklist(database, pseudonyms, now=DUE)[0].findings == ()
