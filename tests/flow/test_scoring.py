@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
@@ -20,14 +21,20 @@ from imaging_node.flow.scoring import (
     ScoringRoom,
     score_study,
 )
+from imaging_node.node.score import close_scoring_room, open_scoring_room
+from imaging_node.settings import Settings
 from imaging_node.store.arrivals import read_study
 from imaging_node.store.listings import list_objects, list_studies, list_worklist
 from imaging_node.store.spool import Spool
 from imaging_node.store.studies import Claim, claim_study
+from imaging_node.telemetry import Counters
 from tests.integration.films import film
 from tests.integration.test_bad_input import truncated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from pydicom.dataset import Dataset
 
     from imaging_node.domain.records import StudyRecord
@@ -186,34 +193,61 @@ def test_a_site_may_ask_for_an_answer_where_no_model_is_meant(
     assert (report.SeriesNumber, report.CompletionFlag) == (9000, "PARTIAL")
 
 
-def test_the_same_study_on_two_nodes_gets_the_same_result_uids(
-    opened: ScoringRoom, clock: Clock, tmp_path_factory: object
-) -> None:
-    from imaging_node.node.score import close_scoring_room, open_scoring_room  # noqa: PLC0415 - only here
-    from imaging_node.settings import Settings  # noqa: PLC0415 - only here
-    from imaging_node.telemetry import Counters  # noqa: PLC0415 - only here
-
-    folder = tmp_path_factory.mktemp("other")  # type: ignore[attr-defined]  # pytest's factory
-    settings = Settings.model_validate(
-        {
-            "state_directory": folder,
-            "dicom": {"port": 11999},
-            "web": {"port": 8999},
-            "spool": {"minimum_free_mib": 0},
-        }
+@contextmanager
+def another_room(folder: Path, **settings: object) -> Iterator[ScoringRoom]:
+    """A second node's scoring room."""
+    opened = open_scoring_room(
+        Settings.model_validate(
+            {"state_directory": folder, "spool": {"minimum_free_mib": 0}, **settings}
+        ),
+        Counters(),
     )
+    yield opened
+    close_scoring_room(opened)
+
+
+def test_the_same_study_on_two_nodes_gets_the_same_result_uids(
+    opened: ScoringRoom, clock: Clock, tmp_path: Path
+) -> None:
     payload = film()
     uids = []
-    second = open_scoring_room(settings, Counters())
-    for each in (opened, second):
-        room = replace(each, clock=clock)
-        uid = accept(room, clock, payload)
-        score_study(claimed(room, clock), room)
-        uids.append([str(answer.SOPInstanceUID) for answer in answers(room, uid)])
-        clock.advance(3600)
-    close_scoring_room(second)
+    with another_room(tmp_path, dicom={"port": 11999}, web={"port": 8999}) as second:
+        for each in (opened, second):
+            room = replace(each, clock=clock)
+            uid = accept(room, clock, payload)
+            score_study(claimed(room, clock), room)
+            uids.append([str(answer.SOPInstanceUID) for answer in answers(room, uid)])
+            clock.advance(3600)
 
     assert uids[0] == uids[1] != []
+
+
+def test_what_the_site_decided_stands_in_the_report_and_on_the_worklist(
+    clock: Clock, tmp_path: Path
+) -> None:
+    model = {
+        "name": "chest_xray_pneumonia",
+        "operating_points": {"Pneumonia": 0.01},
+        "waive": ["age"],
+    }
+
+    def adult(dataset: Dataset) -> None:
+        dataset.PatientAge = "061Y"
+
+    with another_room(tmp_path, models=[model]) as other:
+        room = replace(other, clock=clock)
+        uid = accept(room, clock, film(change=adult))
+        score_study(claimed(room, clock), room)
+
+        [row] = list_worklist(room.database, room.pseudonyms, now=clock())
+        assert row.study.state is StudyState.DONE
+        assert len(row.remarks) == 2
+        text = answers(room, uid)[-1].to_json()
+        for remark in row.remarks:
+            assert remark in text
+        assert "waived by the site: age" in text
+        assert "set by the site: Pneumonia 0.01" in text
+        assert "operating_point=0.01" in text
 
 
 def test_a_later_answer_never_lowers_what_an_earlier_one_raised(
