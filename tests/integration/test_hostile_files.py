@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +88,14 @@ def test_no_public_or_malformed_file_stops_the_node(tmp_path: Path, shared_data:
             what="memory back within 700 MiB of where it began",
         )
         [study["state"] for study in studies]
+        after_bytes = resident_bytes(node.process.pid)
+        states = Counter(study["state"] for study in studies)
+        sys.stdout.write(
+            f"{len(files)} files, {len(studies)} studies {dict(states)},"
+            f" slowest C-ECHO {slowest_echo_s:.2f} s; memory of all roles:"
+            f" {before_bytes / MIB:.0f} MiB before, {memory.peak_bytes / MIB:.0f} MiB at peak,"
+            f" {after_bytes / MIB:.0f} MiB after\n"
+        )
         assert memory.peak_bytes < 1500 * MIB
 
 
