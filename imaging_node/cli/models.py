@@ -33,6 +33,7 @@ def list_models(config: ConfigOption = None, *, as_json: JsonOption = False) -> 
                 "version": bundle.identity.version,
                 "findings": [finding.label for finding in bundle.findings],
                 "digest": bundle.identity.digest,
+                "maps_verified": bundle.explanation_verified,
                 "used": bundle.identity.name in used,
                 "description": bundle.description,
             }

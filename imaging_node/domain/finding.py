@@ -169,8 +169,6 @@ class StudyResult:
         remarks: English sentences for the reader: waived rules, assumed body part, site
             operating points. No patient data.
         started_at: Start of the analysis, timezone-aware.
-        analysed_sop_instance_uids: Images that were scored, or, when none was, the images
-            that the model was meant for.
     """
 
     model: ModelIdentity
@@ -179,7 +177,6 @@ class StudyResult:
     reasons: tuple[NotAnalysedReason, ...] = ()
     remarks: tuple[str, ...] = ()
     started_at: datetime
-    analysed_sop_instance_uids: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Refuse an answer that could be read as normal for a study nobody analysed."""

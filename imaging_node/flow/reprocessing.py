@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from imaging_node.telemetry import Pseudonyms
 
 RESULTS_NAME = "results.jsonl"
-_STATE_OF_NEW_INSTANCE_QUIET = timedelta(0)
+# An archive is read whole before its first study is scored: nothing is still to come.
+_NO_QUIET_PERIOD = timedelta(0)
 # An ending is dated before its transaction waits for the database: a study that ended earlier may
 # show up after one that ended later.
 _LATEST_TO_APPEAR = timedelta(minutes=2)
@@ -101,7 +102,7 @@ def scan_archive(
                     is_archive=True,
                 ),
                 now=clock(),
-                quiet_period=_STATE_OF_NEW_INSTANCE_QUIET,
+                quiet_period=_NO_QUIET_PERIOD,
             )
         except RejectedInstanceError:
             outcome.refused += 1
@@ -253,6 +254,15 @@ def _line(row: WorklistRow, files: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _write(path: Path, payload: bytes) -> None:
+    # Durable before the line in `results.jsonl` says that it is there.
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(payload)
+    with part.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
     part.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -78,7 +78,6 @@ def answer(
         reasons=reasons,
         remarks=remarks,
         started_at=STARTED,
-        analysed_sop_instance_uids=tuple(source.sop_instance_uid for source in sources),
     )
 
 

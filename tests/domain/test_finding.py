@@ -63,7 +63,6 @@ def test_a_study_nobody_analysed_cannot_carry_a_score() -> None:
             findings=(SCORE,),
             reasons=(NotAnalysedReason.VIEW,),
             started_at=datetime.now(UTC),
-            analysed_sop_instance_uids=("1.2",),
         )
 
 
@@ -74,7 +73,6 @@ def test_an_analysed_study_has_a_score_for_every_finding() -> None:
             status=AnalysisStatus.COMPLETE,
             findings=(replace(SCORE, probability=None),),
             started_at=datetime.now(UTC),
-            analysed_sop_instance_uids=("1.2",),
         )
 
 
