@@ -93,6 +93,19 @@ _OBJECTS = (
     "",
     "Both are recorded in every SR and shown on the worklist page.",
     "",
+    "A caller is who its AE title, its address and, with TLS, its certificate say together:",
+    "",
+    "```yaml",
+    "dicom:",
+    "  host: 0.0.0.0",
+    "  tls: {certificate: node.pem, key: node.key, ca: hospital-ca.pem}",
+    "  callers:",
+    "    - {ae_title: PACS, address: 192.0.2.0/28}",
+    "    - ae_title: CT1",
+    "      address: 192.0.2.40/32",
+    "      certificate_sha256: 3f...           # openssl x509 -noout -fingerprint -sha256",
+    "```",
+    "",
     "A triage rule of the site raises a priority, never lowers it:",
     "",
     "```yaml",
@@ -134,7 +147,7 @@ def _default(field: FieldInfo) -> Any:  # noqa: ANN401 - a setting may be anythi
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a setting may be anything
     if isinstance(value, BaseModel):
         changed = value.model_dump(mode="json", exclude_defaults=True)
-        return changed["name"] if set(changed) == {"name"} else value.model_dump(mode="json")
+        return changed["name"] if set(changed) == {"name"} else changed
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

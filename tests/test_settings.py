@@ -26,7 +26,7 @@ def loaded(tmp_path: Path, content: object) -> Settings:
     ("content", "said"),
     [
         ({"dicm": {}}, "dicm: unknown setting"),
-        ({"dicom": {"prot": 1}}, "known here: ae_title, host"),
+        ({"dicom": {"prot": 1}}, "known here: ae_title, allow_plaintext"),
         ({"dicom": {"port": "many"}}, "dicom.port: 'many'"),
         ({"dicom": {"port": 70000}}, "65535"),
         ({"dicom": {"ae_title": "A" * 17}}, "dicom.ae_title"),
@@ -38,6 +38,18 @@ def loaded(tmp_path: Path, content: object) -> Settings:
         ({"models": [{"name": "a", "operating_points": {"x": 2}}]}, "operating_points"),
         ({"database": {"url": "mysql://x"}}, "database.url"),
         ({"study": {"quiet_period_s": -1}}, "study.quiet_period_s"),
+        ({"dicom": {"host": "192.0.2.1"}}, "dicom.allow_plaintext"),
+        ({"dicom": {"callers": [{"ae_title": "A", "address": "10.0.0.1/8"}]}}, "host bits"),
+        (
+            {
+                "dicom": {
+                    "callers": [{"ae_title": "A", "address": "::1", "certificate_sha256": "a" * 64}]
+                }
+            },
+            "dicom.tls",
+        ),
+        ({"dicom": {"user_identity": "require"}}, "dicom.users"),
+        ({"delivery": {"retry_first_s": 9, "retry_max_s": 3}}, "delivery: "),
         ({"peers": {"pacs": {"ae_title": "A", "host": "h"}}}, "peers.pacs.port"),
         ("- a list", "must hold keys"),
         ("a: [", "is no YAML, line"),
@@ -49,6 +61,22 @@ def test_what_cannot_work_is_refused_with_the_key_and_what_would_be_right(
     with pytest.raises(SettingsError) as refused:
         loaded(tmp_path, content)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "dicom",
+    [
+        {"host": "127.0.0.1"},
+        {"host": "::1"},
+        {"host": "0.0.0.0", "allow_plaintext": True},  # noqa: S104 - checked, not bound
+        {"host": "192.0.2.1", "tls": {"certificate": "a", "key": "b", "ca": "c"}},
+        {"host": "127.0.0.1", "tls": {"certificate": None, "key": None, "ca": None}},
+    ],
+)
+def test_loopback_or_tls_or_a_stated_decision_lets_the_listener_start(
+    tmp_path: Path, dicom: dict[str, Any]
+) -> None:
+    assert loaded(tmp_path, {"dicom": dicom}).dicom.host == dicom["host"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class LocalNode:
                     "dicom": {"host": LOOPBACK, "port": dicom_port},
                     "web": {"host": LOOPBACK, "port": web_port},
                     "destinations": ["pacs"],
+                    # Temporary folders may lie on a small disk.
+                    "spool": {"min_free_bytes": 64 * 1024 * 1024, "min_free_inodes": 0},
                     **changes,
                     "peers": {
                         **changes.get("peers", {}),

@@ -102,7 +102,7 @@ class Receiver:
         self._entity = AE(ae_title=settings.ae_title)
         self._entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self._entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        self._entity.maximum_associations = settings.maximum_associations
+        self._entity.maximum_associations = settings.max_associations
         self._entity.maximum_pdu_size = 131072
         self._entity.add_supported_context(Verification)
         for sop_class_uid in STORAGE_CLASSES:

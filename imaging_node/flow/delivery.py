@@ -37,7 +37,7 @@ class DeliveryRoom:
     """What delivering needs.
 
     Attributes:
-        first_retry_s, longest_retry_s: Waits double from one to the other.
+        retry_first_s, retry_max_s: Waits double from one to the other.
         worker: Name of this process in claims.
     """
 
@@ -45,8 +45,8 @@ class DeliveryRoom:
     spool: Spool
     pseudonyms: Pseudonyms
     caller: Caller
-    first_retry_s: float
-    longest_retry_s: float
+    retry_first_s: float
+    retry_max_s: float
     worker: str
     counters: Counters
     clock: Callable[[], datetime]
@@ -108,7 +108,7 @@ def _send_all(
 
 
 def _retry(parcel: Parcel, room: DeliveryRoom, *, status: str) -> None:
-    wait_s = min(room.longest_retry_s, room.first_retry_s * 2.0 ** min(parcel.attempts - 1, 20))
+    wait_s = min(room.retry_max_s, room.retry_first_s * 2.0 ** min(parcel.attempts - 1, 20))
     now = room.clock()
     retry_delivery_later(
         room.database,

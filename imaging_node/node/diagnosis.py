@@ -92,7 +92,7 @@ def _disk(settings: Settings) -> Iterator[Observation]:
     while not folder.exists():
         folder = folder.parent
     free_mib = shutil.disk_usage(folder).free // (1024 * 1024)
-    needed_mib = settings.spool.minimum_free_mib
+    needed_mib = settings.spool.min_free_bytes // (1024 * 1024)
     is_enough = free_mib > needed_mib
     yield Observation(
         what="disk of the state directory",

@@ -37,7 +37,7 @@ def open_state(settings: Settings) -> tuple[Database, Spool, Pseudonyms]:
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         spool = Spool(
             settings.state_directory / "spool",
-            minimum_free_bytes=settings.spool.minimum_free_mib * 1024 * 1024,
+            min_free_bytes=settings.spool.min_free_bytes,
         )
         pseudonyms = Pseudonyms(read_or_create_key(settings.state_directory / "hash.key"))
     except OSError as error:

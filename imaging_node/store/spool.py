@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Spool:
     """A folder of files that are durable once `write` has returned, and never change."""
 
-    def __init__(self, folder: Path, *, minimum_free_bytes: int) -> None:
+    def __init__(self, folder: Path, *, min_free_bytes: int) -> None:
         self._folder = folder
-        self._minimum_free_bytes = minimum_free_bytes
+        self._min_free_bytes = min_free_bytes
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
@@ -63,10 +63,10 @@ class Spool:
 
     def _require_free_space(self, size_bytes: int) -> None:
         free_bytes = shutil.disk_usage(self._folder).free
-        if free_bytes - size_bytes < self._minimum_free_bytes:
+        if free_bytes - size_bytes < self._min_free_bytes:
             raise StorageError(
                 f"cannot keep {size_bytes} bytes in the spool: {free_bytes} bytes are free and"
-                f" {self._minimum_free_bytes} must remain (spool.minimum_free_mib); free space"
+                f" {self._min_free_bytes} must remain (spool.min_free_bytes); free space"
             )
 
     def _write_durably(self, path: Path, payload: bytes) -> None:

@@ -97,7 +97,7 @@ def test_a_full_disk_is_told_to_the_sender_and_nothing_is_noted(tmp_path: Path) 
     database = open_database(f"sqlite:///{tmp_path / 'node.sqlite'}")
     intake = Intake(
         database=database,
-        spool=Spool(tmp_path / "spool", minimum_free_bytes=1 << 60),
+        spool=Spool(tmp_path / "spool", min_free_bytes=1 << 60),
         pseudonyms=Pseudonyms(b"k" * 32),
         quiet_period=timedelta(0),
         priority_by_calling_ae_title={},

@@ -42,9 +42,7 @@ def clock() -> Clock:
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScoringRoom]:
     """A scoring room: loading the model once serves all tests of a module."""
     folder: Path = tmp_path_factory.mktemp("room")
-    settings = Settings.model_validate(
-        {"state_directory": folder, "spool": {"minimum_free_mib": 0}}
-    )
+    settings = Settings.model_validate({"state_directory": folder, "spool": {"min_free_bytes": 0}})
     room = open_scoring_room(settings, Counters())
     yield room
     close_scoring_room(room)

@@ -36,7 +36,7 @@ def room(tmp_path: Path, clock: Clock) -> Iterator[DeliveryRoom]:
     """An outbox with one small object."""
     clock.now = DUE
     database = open_database(f"sqlite:///{tmp_path / 'node.sqlite'}")
-    spool = Spool(tmp_path / "spool", minimum_free_bytes=0)
+    spool = Spool(tmp_path / "spool", min_free_bytes=0)
     note(database, arriving())
     owned = claim(database)
     assert owned is not None
@@ -59,8 +59,8 @@ def room(tmp_path: Path, clock: Clock) -> Iterator[DeliveryRoom]:
         spool=spool,
         pseudonyms=Pseudonyms(b"k" * 32),
         caller=Caller(ae_title="NODE", timeout_s=2),
-        first_retry_s=2,
-        longest_retry_s=16,
+        retry_first_s=2,
+        retry_max_s=16,
         worker="w",
         counters=Counters(),
         clock=clock,

@@ -47,7 +47,7 @@ def test_a_study_that_ended_earlier_but_was_recorded_later_is_exported(tmp_path:
             tmp_path,
             pending,
             database=database,
-            spool=Spool(tmp_path / "spool", minimum_free_bytes=0),
+            spool=Spool(tmp_path / "spool", min_free_bytes=0),
             pseudonyms=Pseudonyms(b"k" * 32),
             since=since,
             advance=lambda: None,

@@ -164,7 +164,7 @@ def test_a_spooled_file_that_changed_is_never_scored(opened: ScoringRoom, clock:
 def test_a_full_disk_delays_a_study_and_never_ends_it(opened: ScoringRoom, clock: Clock) -> None:
     room = replace(opened, clock=clock)
     uid = accept(room, clock, film())
-    full = replace(room, spool=Spool(room.spool.path("00").parents[1], minimum_free_bytes=2**60))
+    full = replace(room, spool=Spool(room.spool.path("00").parents[1], min_free_bytes=2**60))
 
     for _ in range(ATTEMPTS_BEFORE_FAILING + 2):
         score_study(claimed(room, clock), full)
@@ -198,7 +198,7 @@ def another_room(folder: Path, **settings: object) -> Iterator[ScoringRoom]:
     """A second node's scoring room."""
     opened = open_scoring_room(
         Settings.model_validate(
-            {"state_directory": folder, "spool": {"minimum_free_mib": 0}, **settings}
+            {"state_directory": folder, "spool": {"min_free_bytes": 0}, **settings}
         ),
         Counters(),
     )

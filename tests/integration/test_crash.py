@@ -86,7 +86,7 @@ def test_a_killed_serve_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_results_wait_for_a_pacs_that_is_down_and_arrive_once_it_is_back(tmp_path: Path) -> None:
     settings = {
         "study": {"quiet_period_s": 0.2},
-        "delivery": {"first_retry_s": 0.2, "longest_retry_s": 1},
+        "delivery": {"retry_first_s": 0.2, "retry_max_s": 1},
     }
     with LocalNode(tmp_path, settings) as node:
         node.pacs.close()

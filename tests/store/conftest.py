@@ -23,4 +23,4 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool", minimum_free_bytes=0)
+    return Spool(tmp_path / "spool", min_free_bytes=0)

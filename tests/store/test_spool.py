@@ -53,9 +53,9 @@ def test_a_missing_file_is_an_integrity_fault(spool: Spool) -> None:
 
 
 def test_nothing_is_written_when_free_space_is_under_the_watermark(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", minimum_free_bytes=1 << 60)
+    spool = Spool(tmp_path / "spool", min_free_bytes=1 << 60)
 
-    with pytest.raises(StorageError, match="minimum_free_mib"):
+    with pytest.raises(StorageError, match="min_free_bytes"):
         spool.write(b"instance")
 
     assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]

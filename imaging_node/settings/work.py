@@ -1,0 +1,114 @@
+"""How studies are scored and shown, and where the node keeps its state."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from imaging_node.domain.priority import ReadingPriority
+from imaging_node.domain.study import WAIVABLE_RULES
+from imaging_node.settings.section import AeTitle, Port, Probability, Section
+
+
+class StudySettings(Section):
+    """When a study is complete."""
+
+    quiet_period_s: float = Field(
+        5, ge=0, le=86400, description="Seconds without a new instance that complete a study."
+    )
+
+
+class ModelSettings(Section):
+    """One bundle of the model zoo, and what the site decided about it."""
+
+    name: str = Field(description="Folder name of the bundle.")
+    operating_points: dict[str, Probability] = Field(
+        default_factory=dict,
+        description="Finding: lowest probability called present, instead of the bundle's.",
+    )
+    waive: tuple[Literal["age", "view", "body_part", "presentation_intent"], ...] = Field(
+        (), description=f"Eligibility rules waived for research, of {', '.join(WAIVABLE_RULES)}."
+    )
+
+
+class WebSettings(Section):
+    """The worklist page and the health endpoints."""
+
+    host: str = Field("127.0.0.1", description="Address of the page.")
+    port: Port = Field(8080, description="Port of the page.")
+    worklist_hours: float = Field(
+        72, gt=0, description="Hours after arrival that an ended study stays on the worklist."
+    )
+
+
+class DatabaseSettings(Section):
+    """Where the node keeps its state."""
+
+    url: str = Field(
+        "",
+        pattern=r"^(sqlite:///.+)?$",
+        description='Empty: SQLite in state_directory; or "sqlite:///" and a path.',
+    )
+
+
+class ScoringSettings(Section):
+    """How studies are scored."""
+
+    lease_s: float = Field(
+        60, gt=1, le=3600, description="Seconds after which a dead worker's study is taken over."
+    )
+    concurrent_studies: int = Field(
+        4, ge=1, le=64, description="Studies in work at a time; their images share launches."
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="Threads of the model runtime; 0: one for each core."
+    )
+    launch_budget_ms: float = Field(
+        150, gt=0, le=10000, description="Longest launch of the model: bounds a STAT study's wait."
+    )
+    decoders: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
+    decoder_memory_mib: int = Field(
+        384, ge=64, le=65536, description="Memory that one decoder may add while it decodes."
+    )
+    decode_limit_s: float = Field(
+        10, gt=0, le=600, description="Seconds after which a decoder is killed."
+    )
+
+
+class SpoolSettings(Section):
+    """The folder that holds instances as received and results as built."""
+
+    min_free_bytes: int = Field(
+        5368709120,
+        ge=0,
+        description="Free space under which instances are refused with A700; 0: off.",
+    )
+    min_free_inodes: int = Field(
+        10000, ge=0, description="The same for free inodes of the file system; 0: off."
+    )
+    max_waiting_studies: int = Field(
+        100000,
+        ge=0,
+        description="Studies without an ending above which instances are refused with A700;"
+        " 0: off.",
+    )
+
+
+class TriageRuleSettings(Section):
+    """A site's own triage rule, applied beside the bundle's; it can only raise a priority."""
+
+    finding: str = Field(description="Finding as the bundle labels it.")
+    minimum_probability: Probability = Field(
+        0, description="Lowest probability; the finding must also be called present."
+    )
+    priority: ReadingPriority = Field(description="Suggested reading priority.")
+
+
+class PrioritySettings(Section):
+    """Ordered priority by sender, and the site's triage rules."""
+
+    calling_ae_titles: dict[AeTitle, ReadingPriority] = Field(
+        default_factory=dict, description="Calling AE title: priority of all it sends."
+    )
+    rules: tuple[TriageRuleSettings, ...] = Field((), description="Triage rules of the site.")
