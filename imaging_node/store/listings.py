@@ -20,7 +20,7 @@ from imaging_node.domain.records import (
     WorklistRow,
 )
 from imaging_node.domain.result_object import ObjectKind
-from imaging_node.store.schema import deliveries, instances, objects, roles, studies
+from imaging_node.store.schema import deliveries, instances, objects, quarantine, roles, studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,11 +208,13 @@ def count_work(database: Database, *, now: datetime) -> WorkCounts:
             .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
             .where(deliveries.c.state == DeliveryState.WAITING)
         )
+        quarantined = connection.scalar(sa.select(sa.func.count()).select_from(quarantine))
     return WorkCounts(
         studies={StudyState(state): count for state, count in by_state},
         deliveries={DeliveryState(state): count for state, count in by_delivery},
         oldest_waiting_s=_age_s(oldest_study, now),
         oldest_delivery_s=_age_s(oldest_object, now),
+        quarantined_instances=quarantined or 0,
     )
 
 
