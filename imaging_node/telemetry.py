@@ -57,6 +57,7 @@ class Event(StrEnum):
     DELIVERY_RETRY = "object will be sent again"
     DELIVERY_PARKED = "object parked"
     DATABASE_FAILED = "database failed"
+    ROWS_DAMAGED = "rows are not what was written, set aside"
 
 
 class Metric(StrEnum):

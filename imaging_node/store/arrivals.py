@@ -15,6 +15,7 @@ from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.domain.study import ImageInstance, Study
+from imaging_node.store.checksums import is_intact, require_whole
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.schema import instances, studies
 from imaging_node.store.transitions import record_transitions
@@ -106,8 +107,13 @@ def note_arrivals(
 
 
 def read_study(database: Database, spool: Spool, study_instance_uid: str) -> Study:
-    """All instances of a study; of an instance received with several contents, the last."""
+    """All instances of a study; of an instance received with several contents, the last.
+
+    Raises:
+        IntegrityError: A row of the study is damaged or missing: it is not the whole study.
+    """
     with database.read() as connection:
+        require_whole(connection, instances, study_instance_uid)
         rows = connection.execute(
             sa.select(instances.c.path, instances.c.digest, instances.c.header)
             .where(instances.c.study_instance_uid == study_instance_uid)
@@ -126,7 +132,11 @@ def read_study(database: Database, spool: Spool, study_instance_uid: str) -> Stu
 def known_paths(database: Database) -> set[str]:
     """Archive files noted so far: what a resumed run need not read again."""
     with database.read() as connection:
-        return set(connection.scalars(sa.select(instances.c.path).where(instances.c.path != "")))
+        return set(
+            connection.scalars(
+                sa.select(instances.c.path).where(instances.c.path != "", is_intact(instances))
+            )
+        )
 
 
 @dataclass(slots=True)
