@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.errors import StorageError
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
+from imaging_node.node.audit_shipping import AuditShipper
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
-from imaging_node.node.wiring import is_dead, now, open_state, worker_name
+from imaging_node.node.wiring import is_dead, now, open_audit_log, open_state, worker_name
 from imaging_node.store.deliveries import release_deliveries
 from imaging_node.telemetry import Event, log, place_of
 
@@ -25,7 +27,7 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
     Raises:
         StorageError: The state directory cannot be used.
     """
-    with Role("deliver", supervisor_pid=supervisor_pid) as role:
+    with Role("deliver", settings, supervisor_pid=supervisor_pid) as role:
         database, spool, pseudonyms = open_state(settings)
         room = DeliveryRoom(
             database=database,
@@ -50,10 +52,20 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
         ]
         for thread in threads:
             thread.start()
+        shipper = _start_shipping(settings)
         role.stopping.wait()
         for thread in threads:
             thread.join(timeout=DRAIN_LIMIT_S)
+        if shipper is not None:
+            shipper.close()
         database.close()
+
+
+def _start_shipping(settings: Settings) -> AuditShipper | None:
+    """Ship the audit messages of all roles, when the site names a syslog server."""
+    if settings.audit.syslog is None:
+        return None
+    return AuditShipper(open_audit_log(settings), settings.audit.syslog, host=socket.gethostname())
 
 
 def _deliver_to(name: str, peer: PeerSettings, room: DeliveryRoom, role: Role) -> None:

@@ -21,7 +21,7 @@ def run_receive(settings: Settings, *, supervisor_pid: int | None) -> None:
     Raises:
         StorageError: The port or the state directory cannot be used.
     """
-    with Role("receive", supervisor_pid=supervisor_pid) as role:
+    with Role("receive", settings, supervisor_pid=supervisor_pid) as role:
         database, spool, pseudonyms = open_state(settings)
         intake = Intake(
             database=database,

@@ -1,4 +1,4 @@
-"""What every role process does besides its work: title, signals, heartbeat, end with its node."""
+"""What every role process does besides its work: title, signals, heartbeat, audit, its end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from setproctitle import setproctitle
 
+from imaging_node.domain.audit import SERIOUS_FAILURE, SUCCESS, AuditEvent, AuditKind
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.records import RoleStatus
-from imaging_node.node.wiring import now
+from imaging_node.node.wiring import now, open_trail
 from imaging_node.store.listings import beat, retire
 from imaging_node.telemetry import Counters, Event, configure_logging, log
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import FrameType, TracebackType
 
+    from imaging_node.settings import Settings
     from imaging_node.store.database import Database
 
 HEARTBEAT_S = 2.0
@@ -30,19 +32,23 @@ _ORPHAN_LIMIT_S = 15.0
 
 
 class Role:
-    """Owns a role process's title, signal handling and heartbeat; a context manager.
+    """Owns a role process's title, signals, heartbeat and audit trail; a context manager.
 
     Attributes:
         stopping: Set when the role must drain and end.
         counters: What the role counted.
+        audit: Where the role records what an auditor must know.
     """
 
-    def __init__(self, name: str, *, supervisor_pid: int | None) -> None:
+    def __init__(self, name: str, settings: Settings, *, supervisor_pid: int | None) -> None:
         """Take over the process.
 
         Args:
             name: "receive", "score", "deliver" or "web".
             supervisor_pid: Process of `serve` that started this one; the role ends with it.
+
+        Raises:
+            StorageError: The state directory cannot be used.
         """
         self.name = name
         self.stopping = threading.Event()
@@ -56,9 +62,11 @@ class Role:
             signal.signal(number, self._stop)
         if supervisor_pid is not None:
             threading.Thread(target=self._follow_supervisor, daemon=True).start()
+        self.audit = open_trail(settings, name)
 
     def __enter__(self) -> Self:
         log(Event.ROLE_STARTED, role=self.name, pid=os.getpid())
+        self._record(AuditKind.APPLICATION_START, SUCCESS)
         return self
 
     def __exit__(
@@ -70,6 +78,8 @@ class Role:
         self.stopping.set()
         for thread in self._threads:
             thread.join(timeout=HEARTBEAT_S)
+        self._record(AuditKind.APPLICATION_STOP, SUCCESS if kind is None else SERIOUS_FAILURE)
+        self.audit.close()
         log(Event.ROLE_STOPPED, role=self.name, pid=os.getpid())
 
     def start_heartbeat(self, database: Database) -> None:
@@ -77,6 +87,9 @@ class Role:
         thread = threading.Thread(target=self._beat, args=(database,), daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _record(self, kind: AuditKind, outcome: int) -> None:
+        self.audit.record(AuditEvent(kind=kind, occurred_at=now(), outcome=outcome, role=self.name))
 
     def _beat(self, database: Database) -> None:
         while True:
