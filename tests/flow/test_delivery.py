@@ -105,7 +105,7 @@ def test_success_and_its_warnings_are_delivered(
     deliver_due("pacs", peer(status), room)
 
     [row] = list_deliveries(room.database)
-    assert (row.state, row.last_status) == (DeliveryState.DELIVERED, f"0x{status:04X}")
+    assert (row.state, row.last_status) == (DeliveryState.DELIVERED, f"{status:04X}")
 
 
 @pytest.mark.parametrize("status", [0xA700, 0xA701, 0x0110, 0x0213])
@@ -115,7 +115,7 @@ def test_what_may_pass_is_tried_again_later(
     deliver_due("pacs", peer(status), room)
 
     [row] = list_deliveries(room.database)
-    assert (row.state, row.last_status) == (DeliveryState.WAITING, f"0x{status:04X}")
+    assert (row.state, row.last_status) == (DeliveryState.WAITING, f"{status:04X}")
     assert row.next_attempt_at is not None
     assert (row.next_attempt_at - DUE).total_seconds() == 2
 
@@ -129,7 +129,7 @@ def test_what_will_not_pass_is_parked_after_one_try(
 
     [row] = list_deliveries(room.database)
     assert (row.state, row.attempts) == (DeliveryState.PARKED, 1)
-    assert row.last_status == f"0x{status:04X}"
+    assert row.last_status == f"{status:04X}"
 
 
 def test_a_peer_that_does_not_take_reports_parks_them_with_that_reason(
