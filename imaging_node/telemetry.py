@@ -57,16 +57,13 @@ class Event(StrEnum):
     DELIVERY_RETRY = "object will be sent again"
     DELIVERY_PARKED = "object parked"
     DATABASE_FAILED = "database failed"
-<<<<<<< HEAD
     ROWS_DAMAGED = "rows are not what was written, set aside"
-=======
     AUDIT_NOT_WRITTEN = "audit log cannot be written, events wait in memory"
     AUDIT_WRITTEN = "audit log is written again"
     AUDIT_LOST = "audit events lost"
     AUDIT_DAMAGED = "damaged lines of the audit log skipped"
     AUDIT_NOT_SHIPPED = "audit messages cannot be shipped, they wait in the log"
     AUDIT_SHIPPED = "audit messages are shipped again"
->>>>>>> audit
 
 
 class Metric(StrEnum):
@@ -75,6 +72,7 @@ class Metric(StrEnum):
     INSTANCES = "instances_total"
     ASSOCIATIONS = "associations_total"
     REFUSED_ASSOCIATIONS = "associations_refused_total"
+    ACCEPT_FAILURES = "accept_failures_total"
     THREAD_FAILURES = "thread_failures_total"
     STUDIES = "studies_ended_total"
     DELIVERIES = "deliveries_total"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
+from imaging_node.dicom.endings import Ended, Ending
+from imaging_node.dicom.intake_port import Intake, Transferred
 from imaging_node.dicom.negotiation import (
     DRAINING,
     STORAGE_LOW,
@@ -13,13 +15,26 @@ from imaging_node.dicom.negotiation import (
     Answer,
     Caller,
     Policy,
+    checked_user,
     read_request,
     reject_pdu,
 )
-from imaging_node.dicom.receiver import AssociationServices, Intake, Transferred
-from imaging_node.dicom.upper_layer import Ended, Ending, MessageConsumer, UpperLayer
+from imaging_node.dicom.receiver import AssociationServices
+from imaging_node.dicom.storage_classes import COMMITMENT_PUSH_MODEL, VERIFICATION
+from imaging_node.dicom.upper_layer import MessageConsumer, UpperLayer
 from imaging_node.settings import DicomSettings
 from imaging_node.telemetry import Counters, Event, Metric, log
+
+if TYPE_CHECKING:
+    import socket
+
+
+class Begun(Protocol):
+    """Takes note of an accepted association."""
+
+    def __call__(self, caller: Caller, *, stores: bool) -> None:
+        """`stores`: whether a storage class was agreed on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +44,13 @@ class Watch:
     Attributes:
         is_storage_low: Whether new associations must be refused.
         on_refused: A caller was turned away, with the reason in words.
-        on_begun: An association was accepted.
+        on_begun: An association was accepted; whether it may store.
         on_ended: An association ended, with what it brought.
     """
 
     is_storage_low: Callable[[], bool]
     on_refused: Callable[[Caller, str], None]
-    on_begun: Callable[[Caller], None]
+    on_begun: Begun
     on_ended: Callable[[Caller, Ending, Transferred], None]
 
 
@@ -123,7 +138,11 @@ class Association:
             return Answer(pdu=reject_pdu(rejection), reason=rejection.reason)
         accepted, contexts = reception.policy.accept(request)
         reception.counters.add(Metric.ASSOCIATIONS)
-        reception.watch.on_begun(self._caller)
+        self._caller = replace(self._caller, user=checked_user(request, reception.settings))
+        services = {each.abstract_syntax for each in contexts.values()}
+        reception.watch.on_begun(
+            self._caller, stores=bool(services - {VERIFICATION, COMMITMENT_PUSH_MODEL})
+        )
         agreement = Agreement(caller=self._caller, contexts=contexts)
 
         def consume(layer: UpperLayer) -> MessageConsumer:

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""DIMSE command sets as bytes: what the listener reads and answers, nothing more.
-=======
 """DIMSE command sets as bytes: what the node reads and writes, nothing more.
->>>>>>> sender
 
 pynetdicom's classes go through a data set of pydicom, which costs more than receiving a CT slice;
 a command set is a flat list of a dozen elements (PS3.7 6.3.1), so it is read as that.
@@ -11,18 +7,9 @@ a command set is a flat list of a dozen elements (PS3.7 6.3.1), so it is read as
 from __future__ import annotations
 
 import struct
-<<<<<<< HEAD
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-=======
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
->>>>>>> sender
 
 _ELEMENT = struct.Struct("<HHI")
 _UNSIGNED_SHORT = struct.Struct("<H")
@@ -46,11 +33,7 @@ ACTION_TYPE_ID = 0x1008
 
 
 class Command(IntEnum):
-<<<<<<< HEAD
-    """Command Field of the requests that the listener knows, PS3.7 E.1."""
-=======
     """Command Field of the requests that the node knows, PS3.7 E.1."""
->>>>>>> sender
 
     C_STORE = 0x0001
     C_ECHO = 0x0030
@@ -87,13 +70,9 @@ class CommandSet:
         """Value of an element of VR UI, padding removed; "" when it is missing."""
         value = self.elements.get(element, b"")
         # One trailing NUL pads; some senders pad with a space. Anything else is not a UID.
-<<<<<<< HEAD
-        return value[:-1].decode("latin-1") if value[-1:] in (b"\0", b" ") else value.decode("latin-1")
-=======
         return (
             value[:-1].decode("latin-1") if value[-1:] in (b"\0", b" ") else value.decode("latin-1")
         )
->>>>>>> sender
 
     @property
     def has_dataset(self) -> bool:
@@ -121,10 +100,6 @@ def decode_command(encoded: bytes | bytearray) -> CommandSet:
     return CommandSet(elements)
 
 
-<<<<<<< HEAD
-def encode_command(numbers: Mapping[int, int], uids: Mapping[int, str], comment: str = "") -> bytes:
-    """Write a command set without a dataset.
-=======
 def encode_command(
     numbers: Mapping[int, int],
     uids: Mapping[int, str],
@@ -133,7 +108,6 @@ def encode_command(
     has_dataset: bool = False,
 ) -> bytes:
     """Write a command set.
->>>>>>> sender
 
     Args:
         numbers: Elements of VR US.
@@ -141,11 +115,7 @@ def encode_command(
         comment: Error Comment, cut to 64 characters.
     """
     values = {element: _UNSIGNED_SHORT.pack(number) for element, number in numbers.items()}
-<<<<<<< HEAD
-    values[COMMAND_DATA_SET_TYPE] = _UNSIGNED_SHORT.pack(_NO_DATASET)
-=======
     values[COMMAND_DATA_SET_TYPE] = _UNSIGNED_SHORT.pack(0 if has_dataset else _NO_DATASET)
->>>>>>> sender
     for element, uid in uids.items():
         if uid:
             encoded = uid.encode("ascii")

@@ -6,15 +6,12 @@ import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
 
 from imaging_node.dicom import encoding
-from imaging_node.dicom.header_scan import STATUS_CANNOT_UNDERSTAND
+from imaging_node.dicom.encoding import RawElement
 from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID
+from imaging_node.dicom.statuses import STATUS_CANNOT_UNDERSTAND
 from imaging_node.domain.errors import RejectedInstanceError
 
 if TYPE_CHECKING:

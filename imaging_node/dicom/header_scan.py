@@ -11,13 +11,13 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from imaging_node.dicom.statuses import STATUS_CANNOT_UNDERSTAND
 from imaging_node.domain.errors import RejectedInstanceError
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Collection
 
-STATUS_CANNOT_UNDERSTAND = 0xC000
 MOST_ELEMENTS = 200_000
 MOST_NESTING = 32
 
@@ -196,7 +196,7 @@ class _Walk:
     ) -> tuple[list[Header], int]:
         if depth > MOST_NESTING:
             raise _not_understood(f"sequences are nested deeper than {MOST_NESTING}")
-        items = []
+        items: list[Header] = []
         while position < end:
             group, element, length = self._implicit(self._dataset, position)
             tag = group << 16 | element

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
 
-from imaging_node.dicom.header_scan import STATUS_CANNOT_UNDERSTAND, Header, scan_header
+from imaging_node.dicom.header_scan import Header, scan_header
 from imaging_node.dicom.identity import INSTANCE_CREATOR_UID
+from imaging_node.dicom.statuses import (
+    STATUS_CANNOT_UNDERSTAND,
+    STATUS_DATASET_MISMATCH,
+    STATUS_INVALID_SOP_INSTANCE,
+)
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.priority import ReadingPriority, ordered_priority
 from imaging_node.domain.study import ImageInstance
@@ -21,8 +26,6 @@ from imaging_node.domain.study import ImageInstance
 if TYPE_CHECKING:
     import mmap
 
-STATUS_INVALID_SOP_INSTANCE = 0x0117
-STATUS_DATASET_MISMATCH = 0xA900
 _UID = re.compile(r"[0-9.]{1,64}")
 _DAYS_PER_YEAR = 365.25
 _AGE_UNITS = {"D": 1 / _DAYS_PER_YEAR, "W": 7 / _DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
@@ -181,8 +184,8 @@ def _text(header: Header, keyword: str, root: Header | None = None) -> str:
 
 
 def _unsigned(header: Header, keyword: str) -> int:
-    order = "little" if header.is_little_endian else "big"
-    return int.from_bytes(_raw_bytes(header, keyword)[:2], order)
+    value = _raw_bytes(header, keyword)[:2]
+    return int.from_bytes(value, "little" if header.is_little_endian else "big")
 
 
 def _decimal(text: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 import threading
 import time
 from dataclasses import replace
@@ -18,8 +17,10 @@ from imaging_node.domain.errors import StorageError
 from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
 if TYPE_CHECKING:
+    import ssl
+
     from imaging_node.dicom.connection_slots import ConnectionSlots
-    from imaging_node.dicom.receiver import Intake
+    from imaging_node.dicom.intake_port import Intake
     from imaging_node.dicom.upper_layer import UpperLayer
     from imaging_node.settings import DicomSettings
 
@@ -77,6 +78,18 @@ class Listener:
             time.sleep(_DRAIN_POLL_S)
         self.cut()
 
+    def stop_listening(self) -> None:
+        """Give the port back now; associations go on."""
+        self._is_over.set()
+        self._thread.join()
+        self._listening.close()
+
+    def await_end(self, limit_s: float) -> None:
+        """Return once no association is served, after `limit_s` at the latest."""
+        deadline_s = time.monotonic() + limit_s
+        while self._served and time.monotonic() < deadline_s:
+            time.sleep(_DRAIN_POLL_S)
+
     def cut(self) -> None:
         """Stop accepting and end every association now."""
         self._is_over.set()
@@ -93,10 +106,12 @@ class Listener:
             except TimeoutError:
                 continue
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    if not self._is_over.is_set() and error.errno != errno.ECONNABORTED:
-                        log(Event.THREAD_FAILED, role="receive", error="OSError", where="accept")
-                        return
+                # No descriptors, no memory, a peer that is gone already: none of it lasts.
+                if not self._is_over.is_set():
+                    self._counters.add(
+                        Metric.ACCEPT_FAILURES,
+                        error=errno.errorcode.get(error.errno or 0, "unknown"),
+                    )
                 self._is_over.wait(_EXHAUSTED_WAIT_S)
                 continue
             self._admit(connection, Caller(address=_plain(address[0])))
@@ -150,9 +165,7 @@ class Listener:
             connection.close()
             self._release(slot)
 
-    def _associate(
-        self, connection: socket.socket, caller: Caller, connected_at_s: float
-    ) -> None:
+    def _associate(self, connection: socket.socket, caller: Caller, connected_at_s: float) -> None:
         association = Association(connection, caller, self._reception, connected_at_s)
         with self._lock:
             self._layers.add(association.layer)

@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
+from imaging_node.dicom.endings import AbortAssociationError, AbortReason
 from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from imaging_node.dicom.storage_classes import (
     COMMITMENT_PUSH_MODEL,
@@ -30,15 +31,11 @@ from imaging_node.dicom.storage_classes import (
 from imaging_node.dicom.transfer_syntaxes import TRANSFER_SYNTAXES, UNCOMPRESSED
 from imaging_node.dicom.upper_layer import (
     OFFERED_PDU_BYTES,
-    AbortAssociationError,
-    AbortReason,
     MessageConsumer,
     UpperLayer,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from imaging_node.settings import CallerSettings, DicomSettings
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -86,9 +83,7 @@ NOT_ON_LOOPBACK = Rejection(
 APPLICATION_CONTEXT_UNKNOWN = Rejection(
     result=1, source=1, diagnostic=2, reason="unknown application context"
 )
-VERSION_UNKNOWN = Rejection(
-    result=1, source=2, diagnostic=2, reason="unknown protocol version"
-)
+VERSION_UNKNOWN = Rejection(result=1, source=2, diagnostic=2, reason="unknown protocol version")
 USER_REFUSED = Rejection(
     result=1, source=1, diagnostic=1, reason="user identity refused by dicom.user_identity"
 )
@@ -177,9 +172,7 @@ class Policy:
 
     def __init__(self, settings: DicomSettings) -> None:
         self._settings = settings
-        self._networks = [
-            (each, ipaddress.ip_network(each.address)) for each in settings.callers
-        ]
+        self._networks = [(each, ipaddress.ip_network(each.address)) for each in settings.callers]
         self._supported = _supported_contexts(settings)
 
     def refusal(self, request: Request, caller: Caller) -> Rejection | None:
@@ -240,11 +233,11 @@ class Policy:
         accepted.presentation_context_definition_results_list = results
         accepted.user_information = information
         contexts = {
-            int(each.context_id): AcceptedContext(
+            each.context_id: AcceptedContext(
                 str(each.abstract_syntax), str(each.transfer_syntax[0])
             )
             for each in results
-            if each.result == 0
+            if each.result == 0 and each.context_id is not None
         }
         return A_ASSOCIATE_AC(accepted).encode(), contexts
 
@@ -292,6 +285,15 @@ def read_request(pdu: bytes) -> Request:
     )
 
 
+def checked_user(request: Request, settings: DicomSettings) -> str:
+    """The user name that was held against `dicom.users`, or ""."""
+    identity = _identity(request)
+    if settings.user_identity != "require" or identity is None:
+        return ""
+    name: bytes = identity.primary_field or b""
+    return name.decode("latin-1")
+
+
 def reject_pdu(rejection: Rejection) -> bytes:
     """The A-ASSOCIATE-RJ PDU of a rejection."""
     pdu = A_ASSOCIATE_RJ()
@@ -316,7 +318,7 @@ def _identity(request: Request) -> UserIdentityNegotiation | None:
     return None
 
 
-def _supported_contexts(settings: DicomSettings) -> Sequence[PresentationContext]:
+def _supported_contexts(settings: DicomSettings) -> list[PresentationContext]:
     commitment = build_context(COMMITMENT_PUSH_MODEL, list(UNCOMPRESSED))
     # PS3.4 J.3.3: a peer that proposes the SCP role brings the report of its own.
     commitment.scu_role = True

@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from imaging_node.dicom import command_set as words
 from imaging_node.dicom.command_set import Command, CommandSet, decode_command, encode_command
-from imaging_node.dicom.commitment import (
-    CommitmentReport,
-    CommitmentRequest,
-    read_commitment_report,
-    read_commitment_request,
-)
-from imaging_node.dicom.headers import (
+from imaging_node.dicom.commitment import read_commitment_report, read_commitment_request
+from imaging_node.dicom.endings import AbortAssociationError, AbortReason
+from imaging_node.dicom.headers import require_legal_uid
+from imaging_node.dicom.intake_port import IncomingInstance, InstanceSink, Intake, Transferred
+from imaging_node.dicom.negotiation import AcceptedContext
+from imaging_node.dicom.statuses import (
     STATUS_CANNOT_UNDERSTAND,
+    STATUS_CLASS_NOT_SUPPORTED,
     STATUS_DATASET_MISMATCH,
-    require_legal_uid,
+    STATUS_NO_SUCH_ACTION,
+    STATUS_NO_SUCH_EVENT,
+    STATUS_NO_SUCH_INSTANCE,
+    STATUS_OUT_OF_RESOURCES,
+    STATUS_PROCESSING_FAILURE,
+    STATUS_SUCCESS,
+    STATUS_TOO_LARGE,
+    STATUS_UNEXPECTED,
+    STATUS_UNRECOGNISED_OPERATION,
 )
 from imaging_node.dicom.storage_classes import (
     COMMITMENT_PUSH_MODEL,
     COMMITMENT_PUSH_MODEL_INSTANCE,
     VERIFICATION,
 )
-from imaging_node.dicom.upper_layer import (
-    COMMAND_CEILING_BYTES,
-    AbortAssociationError,
-    AbortReason,
-    UpperLayer,
-)
+from imaging_node.dicom.upper_layer import COMMAND_CEILING_BYTES, UpperLayer
 from imaging_node.domain.errors import DurabilityError, RejectedInstanceError, StorageError
 from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from imaging_node.dicom.negotiation import Agreement
 
-    from imaging_node.dicom.negotiation import AcceptedContext, Agreement
-
-STATUS_SUCCESS = 0x0000
-STATUS_OUT_OF_RESOURCES = 0xA700
-STATUS_TOO_LARGE = 0xA701
-STATUS_CLASS_NOT_SUPPORTED = 0x0122
-STATUS_UNRECOGNISED_OPERATION = 0x0211
-STATUS_PROCESSING_FAILURE = 0x0110
-STATUS_NO_SUCH_ACTION = 0x0123
-STATUS_NO_SUCH_EVENT = 0x0113
-STATUS_UNEXPECTED = 0xC0FE
 _PRIORITY_HIGH = 1  # PS3.7 9.1.1.1, C-STORE command Priority
 _LONGEST_DATASET_BYTES = 8 * 1024 * 1024  # of N-ACTION and N-EVENT-REPORT: 65,536 references
 _REQUEST_COMMITMENT = 1  # Action Type ID, PS3.4 J.3.2
@@ -57,77 +48,6 @@ _REPORT_TYPES = (1, 2)  # Event Type ID, PS3.4 J.3.3
 _MESSAGES_AHEAD = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncomingInstance:
-    """What a C-STORE command says of the instance whose dataset follows."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    calling_ae_title: str
-    is_high_priority: bool
-
-
-class InstanceSink(Protocol):
-    """Where a dataset goes while it is received; one of `accept` and `discard` ends it."""
-
-    def write(self, fragments: Sequence[memoryview]) -> None:
-        """Keep the next bytes; their memory may change afterwards.
-
-        Raises:
-            StorageError: They could not be kept.
-        """
-        ...
-
-    def accept(self) -> str:
-        """Return once the instance is durable: the token of its study, or "".
-
-        Raises:
-            RejectedInstanceError: The sender must know; its status says why.
-            StorageError: It could not be kept; the sender should try again.
-        """
-        ...
-
-    def discard(self) -> None:
-        """Forget it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
-    """Where requests go.
-
-    Attributes:
-        open_instance: Raises StorageError or RejectedInstanceError before a byte was read.
-        note_request: Returns once a commitment request is durable.
-        note_report: Returns once a commitment report is durable.
-        on_durability_lost: Called after a failed fsync: nothing may be promised any more.
-    """
-
-    open_instance: Callable[[IncomingInstance], InstanceSink]
-    note_request: Callable[[CommitmentRequest], None]
-    note_report: Callable[[CommitmentReport], None]
-    on_durability_lost: Callable[[], None]
-
-
-@dataclass(slots=True)
-class Transferred:
-    """What one association brought, for the audit.
-
-    Attributes:
-        instances: Accepted instances by token of their study.
-    """
-
-    instances: dict[str, int] = field(default_factory=dict)
-    dataset_bytes: int = 0
-    refused: int = 0
-
-    def add(self, study: str, size_bytes: int) -> None:
-        """Count one accepted instance."""
-        self.instances[study] = self.instances.get(study, 0) + 1
-        self.dataset_bytes += size_bytes
-
-
 @dataclass(slots=True)
 class _Message:
     """A request whose dataset is being received."""
@@ -135,7 +55,7 @@ class _Message:
     context_id: int
     context: AcceptedContext
     command: CommandSet
-    field: int
+    operation: int
     begun_at_s: float
     sink: InstanceSink | None = None
     refusal: tuple[int, str] | None = None
@@ -261,7 +181,7 @@ class AssociationServices:
 
     def _take_dataset(self, message: _Message, fragment: memoryview, *, is_last: bool) -> None:
         message.size_bytes += len(fragment)
-        if message.field == Command.C_STORE:
+        if message.operation == Command.C_STORE:
             if message.size_bytes > self._max_instance_bytes:
                 self._give_up_on_size(message)
             if message.refusal is None:
@@ -285,11 +205,11 @@ class AssociationServices:
 
     def _finish(self, message: _Message) -> None:
         """Answer a message that arrived whole."""
-        if message.field == Command.C_ECHO:
+        if message.operation == Command.C_ECHO:
             status, comment = self._verify(message)
-        elif message.field == Command.C_STORE:
+        elif message.operation == Command.C_STORE:
             status, comment = self._store(message)
-        elif message.field in (Command.N_ACTION, Command.N_EVENT_REPORT):
+        elif message.operation in (Command.N_ACTION, Command.N_EVENT_REPORT):
             status, comment = self._commit(message)
         else:
             status, comment = STATUS_UNRECOGNISED_OPERATION, "no such operation here"
@@ -318,18 +238,16 @@ class AssociationServices:
         return status, reason
 
     def _accept(self, message: _Message) -> tuple[int, str]:
+        """The status of an instance that arrived whole."""
         if message.refusal is not None:
             return message.refusal
-        if message.sink is None:
-            return STATUS_CANNOT_UNDERSTAND, "a C-STORE without a dataset"
         try:
-            study = message.sink.accept()
+            study = self._accept_dataset(message.sink)
         except RejectedInstanceError as error:
             return error.status, str(error)
-        except DurabilityError as error:
-            self._intake.on_durability_lost()
-            return STATUS_OUT_OF_RESOURCES, str(error)
         except StorageError as error:
+            if isinstance(error, DurabilityError):
+                self._intake.on_durability_lost()
             return STATUS_OUT_OF_RESOURCES, str(error)
         except Exception as error:  # noqa: BLE001 - top of the C-STORE service
             log(
@@ -340,12 +258,23 @@ class AssociationServices:
             )
             return STATUS_UNEXPECTED, "unexpected failure; see the log of the node"
         finally:
-            message.sink.discard()
+            if message.sink is not None:
+                message.sink.discard()
         self.transferred.add(study, message.size_bytes)
         return STATUS_SUCCESS, ""
 
+    def _accept_dataset(self, sink: InstanceSink | None) -> str:
+        if sink is None:
+            raise RejectedInstanceError(
+                "a C-STORE without a dataset", status=STATUS_CANNOT_UNDERSTAND
+            )
+        study = sink.accept()
+        if not self._intake.may_promise():
+            raise StorageError("the disk failed meanwhile: the node restarts")
+        return study
+
     def _commit(self, message: _Message) -> tuple[int, str]:
-        is_action = message.field == Command.N_ACTION
+        is_action = message.operation == Command.N_ACTION
         refusal = _commitment_refusal(message, is_action=is_action)
         if refusal is not None:
             return refusal
@@ -414,10 +343,17 @@ def _incoming(message: _Message, calling_ae_title: str) -> IncomingInstance:
 def _commitment_refusal(message: _Message, *, is_action: bool) -> tuple[int, str] | None:
     if message.context.abstract_syntax != COMMITMENT_PUSH_MODEL or not message.size_bytes:
         return STATUS_UNRECOGNISED_OPERATION, "no such operation here"
-    try:
-        kind = message.command.number(
-            words.ACTION_TYPE_ID if is_action else words.EVENT_TYPE_ID
+    if (
+        message.command.uid(words.REQUESTED_SOP_INSTANCE_UID)
+        not in (
+            "",
+            COMMITMENT_PUSH_MODEL_INSTANCE,
         )
+        and is_action
+    ):
+        return STATUS_NO_SUCH_INSTANCE, "not the well-known instance"
+    try:
+        kind = message.command.number(words.ACTION_TYPE_ID if is_action else words.EVENT_TYPE_ID)
     except ValueError:
         kind = 0
     if is_action and kind != _REQUEST_COMMITMENT:
@@ -430,18 +366,20 @@ def _commitment_refusal(message: _Message, *, is_action: bool) -> tuple[int, str
 def _response(message: _Message, status: int, comment: str) -> bytes:
     """The response to a request; UIDs that are none are not repeated."""
     numbers = {
-        words.COMMAND_FIELD: message.field | words.RESPONSE,
+        words.COMMAND_FIELD: message.operation | words.RESPONSE,
         words.MESSAGE_ID_RESPONDED_TO: message.command.number(words.MESSAGE_ID),
         words.STATUS: status,
     }
     uids = {words.AFFECTED_SOP_CLASS_UID: message.context.abstract_syntax}
-    if message.field == Command.C_STORE:
+    if message.operation == Command.C_STORE:
         uids[words.AFFECTED_SOP_INSTANCE_UID] = _legal(
             message.command.uid(words.AFFECTED_SOP_INSTANCE_UID)
         )
-    elif message.field in (Command.N_ACTION, Command.N_EVENT_REPORT):
+    elif message.operation in (Command.N_ACTION, Command.N_EVENT_REPORT):
         uids[words.AFFECTED_SOP_INSTANCE_UID] = COMMITMENT_PUSH_MODEL_INSTANCE
-        kind = words.ACTION_TYPE_ID if message.field == Command.N_ACTION else words.EVENT_TYPE_ID
+        kind = (
+            words.ACTION_TYPE_ID if message.operation == Command.N_ACTION else words.EVENT_TYPE_ID
+        )
         numbers[kind] = int.from_bytes(message.command.elements.get(kind, b"")[:2], "little")
     return encode_command(numbers, uids, comment)
 

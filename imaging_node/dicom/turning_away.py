@@ -48,7 +48,7 @@ class TurningAway:
             if len(self._selector.get_map()) >= _MOST_WAITING or self._is_over.is_set():
                 connection.close()
                 return
-            connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
+            connection.setblocking(False)
             visitor = _Visitor(reject_pdu(rejection), time.monotonic() + _WAIT_S)
             self._selector.register(connection, selectors.EVENT_READ, visitor)
 
@@ -80,25 +80,19 @@ class TurningAway:
         assert isinstance(connection, socket.socket)
         try:
             came = connection.recv(65536)
+            if visitor.is_answered:
+                return bool(came)  # waits for the peer to close, so that the answer is not lost
+            visitor.received += came
+            if _is_whole_request(visitor.received):
+                connection.send(visitor.pdu)
+                connection.shutdown(socket.SHUT_WR)
+                visitor.is_answered = True
         except BlockingIOError:
             return True
         except OSError:
             return False
-        if not came:
-            return False
-        if visitor.is_answered:
-            return True  # waits for the peer to close, so that the answer is not lost
-        visitor.received += came
-        if not _is_whole_request(visitor.received):
-            return len(visitor.received) < _HEADER_BYTES or _may_become_request(visitor.received)
-        try:
-            connection.send(visitor.pdu)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            return False
-        visitor.is_answered = True
-        visitor.received.clear()
-        return True
+        is_begun = len(visitor.received) < _HEADER_BYTES or _may_become_request(visitor.received)
+        return bool(came) and is_begun
 
     def _drop(self, key: selectors.SelectorKey) -> None:
         connection = key.fileobj

@@ -1,4 +1,4 @@
-"""Acceptor side of the DICOM upper layer (PS3.8), as its state table.
+"""Acceptor side of the DICOM upper layer (PS3.8): acts as its state table says.
 
 Every read has a deadline and a ceiling that is checked before the body is read. pynetdicom
 encodes and decodes what is negotiated; the bytes of P-DATA are handed on as they lie in one
@@ -10,17 +10,16 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum, IntEnum, auto
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP
 
-from imaging_node.domain.errors import ImagingNodeError
+from imaging_node.dicom.endings import AbortAssociationError, AbortReason, Ended, Ending
+from imaging_node.dicom.state_table import STATE_TABLE, Action, Received, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imaging_node.dicom.negotiation import Answer
 
 OFFERED_PDU_BYTES = 131072
@@ -37,78 +36,6 @@ _HEADER = struct.Struct(">BxI")
 _VALUE_HEADER = struct.Struct(">IBB")
 _IS_COMMAND = 1
 _IS_LAST = 2
-
-
-class State(Enum):
-    """States of PS3.8 table 9-10 that an acceptor waits in; its answers are immediate."""
-
-    AWAITING_REQUEST = "Sta2"
-    DATA_TRANSFER = "Sta6"
-    AWAITING_CLOSE = "Sta13"
-    CLOSED = "Sta1"
-
-
-class Received(IntEnum):
-    """What arrived: PDU types, and what is none."""
-
-    ASSOCIATE_RQ = 0x01
-    ASSOCIATE_AC = 0x02
-    ASSOCIATE_RJ = 0x03
-    P_DATA = 0x04
-    RELEASE_RQ = 0x05
-    RELEASE_RP = 0x06
-    ABORT = 0x07
-    UNRECOGNISED = 0x100
-    INVALID = 0x101
-    CONNECTION_CLOSED = 0x102
-    TIMER_EXPIRED = 0x103
-
-
-class AbortReason(IntEnum):
-    """Reason of an A-ABORT by the service provider, PS3.8 table 9-26."""
-
-    NOT_SPECIFIED = 0
-    UNRECOGNISED_PDU = 1
-    UNEXPECTED_PDU = 2
-    INVALID_PARAMETER = 6
-
-
-class AbortAssociationError(ImagingNodeError):
-    """The association cannot go on.
-
-    Attributes:
-        is_provider: Source of the A-ABORT: True for the service provider, which gives `abort`
-            as its reason; False for the service user, who gives none (PS3.8 9.3.8).
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        abort: AbortReason = AbortReason.NOT_SPECIFIED,
-        is_provider: bool = True,
-    ) -> None:
-        super().__init__(reason)
-        self.abort = abort
-        self.is_provider = is_provider
-
-
-class Ended(Enum):
-    """How an association ended."""
-
-    RELEASED = "released"
-    REJECTED = "rejected"
-    ABORTED_BY_PEER = "aborted by the peer"
-    ABORTED = "aborted"
-    CONNECTION_LOST = "connection lost"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How an association ended, and why in words without patient data."""
-
-    how: Ended
-    reason: str = ""
 
 
 class MessageConsumer(Protocol):
@@ -133,62 +60,6 @@ class MessageConsumer(Protocol):
         """Let go of all memory that was handed over."""
         ...
 
-
-class Action(Enum):
-    """Actions of PS3.8 9.2.2, by their names there."""
-
-    AE_6 = auto()
-    DT_2 = auto()
-    AR_2 = auto()
-    AR_5 = auto()
-    AA_1 = auto()
-    AA_2 = auto()
-    AA_3 = auto()
-    AA_4 = auto()
-    AA_5 = auto()
-    AA_6 = auto()
-    AA_7 = auto()
-    AA_8 = auto()
-
-
-def _row(default: Action, exceptions: Mapping[Received, Action]) -> dict[Received, Action]:
-    return {event: exceptions.get(event, default) for event in Received}
-
-
-# PS3.8 table 9-10, columns Sta2, Sta6 and Sta13.
-STATE_TABLE: Mapping[State, Mapping[Received, Action]] = MappingProxyType(
-    {
-        State.AWAITING_REQUEST: _row(
-            Action.AA_1,
-            {
-                Received.ASSOCIATE_RQ: Action.AE_6,
-                Received.ABORT: Action.AA_2,
-                Received.CONNECTION_CLOSED: Action.AA_5,
-                Received.TIMER_EXPIRED: Action.AA_2,
-            },
-        ),
-        State.DATA_TRANSFER: _row(
-            Action.AA_8,
-            {
-                Received.P_DATA: Action.DT_2,
-                Received.RELEASE_RQ: Action.AR_2,
-                Received.ABORT: Action.AA_3,
-                Received.CONNECTION_CLOSED: Action.AA_4,
-            },
-        ),
-        State.AWAITING_CLOSE: _row(
-            Action.AA_6,
-            {
-                Received.ASSOCIATE_RQ: Action.AA_7,
-                Received.UNRECOGNISED: Action.AA_7,
-                Received.INVALID: Action.AA_7,
-                Received.ABORT: Action.AA_2,
-                Received.CONNECTION_CLOSED: Action.AR_5,
-                Received.TIMER_EXPIRED: Action.AA_2,
-            },
-        ),
-    }
-)
 
 _ABORT_REASONS = {
     Received.UNRECOGNISED: AbortReason.UNRECOGNISED_PDU,
@@ -346,30 +217,35 @@ class UpperLayer:
         """Read what is there; None when more came."""
         if self._consumer is not None:
             self._consumer.flush()
-        if not self._is_in_pdu and self._state is State.DATA_TRANSFER:
-            self._is_in_pdu = self._end > self._begin
-            self._deadline_s = time.monotonic() + (
-                PDU_DEADLINE_S if self._is_in_pdu else self._idle_timeout_s
-            )
+        self._begin_deadline()
         while True:
-            try:
-                count = self._connection.recv_into(self._view[self._end :])
-            except TimeoutError:
-                count = -1
+            count = self._read_some()
             if count > 0:
+                is_late = time.monotonic() > self._deadline_s
                 self._end += count
-                if not self._is_in_pdu and self._state is State.DATA_TRANSFER:
-                    self._is_in_pdu = True
-                    self._deadline_s = time.monotonic() + PDU_DEADLINE_S
-                elif time.monotonic() > self._deadline_s:
-                    return Received.TIMER_EXPIRED
-                return None
+                self._begin_deadline()
+                return Received.TIMER_EXPIRED if is_late else None
             if self._is_draining and self._is_between_messages:
                 raise AbortAssociationError("the node stops", is_provider=False)
             if count == 0:
                 return Received.CONNECTION_CLOSED
             if time.monotonic() > self._deadline_s:
                 return Received.TIMER_EXPIRED
+
+    def _read_some(self) -> int:
+        """Bytes read; 0 at the end of the stream, -1 when none came within a second."""
+        try:
+            return self._connection.recv_into(self._view[self._end :])
+        except TimeoutError:
+            return -1
+
+    def _begin_deadline(self) -> None:
+        """In data transfer: silence has its limit, and a PDU once its first byte is there."""
+        if self._is_in_pdu or self._state is not State.DATA_TRANSFER:
+            return
+        self._is_in_pdu = self._end > self._begin
+        limit_s = PDU_DEADLINE_S if self._is_in_pdu else self._idle_timeout_s
+        self._deadline_s = time.monotonic() + limit_s
 
     @property
     def _is_between_messages(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.file_format import encode_beginning
@@ -18,16 +17,16 @@ from imaging_node.store.arrivals import (
     IdentityConflictError,
     note_arrivals,
 )
-from imaging_node.store.database import Database
-from imaging_node.store.spool import Spool
+from imaging_node.store.spool import Spool, SpoolPart
 from imaging_node.telemetry import Event, Pseudonyms, log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime, timedelta
 
     from imaging_node.dicom.headers import ReceivedHeader
-    from imaging_node.dicom.receiver import IncomingInstance
-    from imaging_node.store.spool import SpoolPart
+    from imaging_node.dicom.intake_port import IncomingInstance
+    from imaging_node.store.database import Database
 
 _EVENTS = {
     Arrival.NEW: Event.INSTANCE_ACCEPTED,

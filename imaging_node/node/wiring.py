@@ -41,6 +41,7 @@ def open_state(settings: Settings) -> tuple[Database, Spool, Pseudonyms]:
         spool = Spool(
             settings.state_directory / "spool",
             min_free_bytes=settings.spool.min_free_bytes,
+            min_free_inodes=settings.spool.min_free_inodes,
         )
         pseudonyms = Pseudonyms(read_or_create_key(settings.state_directory / "hash.key"))
     except OSError as error:

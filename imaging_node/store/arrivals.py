@@ -175,9 +175,7 @@ class _Noting:
                 instances.c.digest,
             )
             .where(
-                instances.c.sop_instance_uid.in_(
-                    {each.image.sop_instance_uid for each in arriving}
-                )
+                instances.c.sop_instance_uid.in_({each.image.sop_instance_uid for each in arriving})
             )
             .order_by(instances.c.id)
         ):
@@ -308,9 +306,7 @@ def _conflict(
     return None
 
 
-def _new_study(
-    arriving: ArrivingInstance, *, now: datetime, due_at: datetime
-) -> dict[str, Any]:
+def _new_study(arriving: ArrivingInstance, *, now: datetime, due_at: datetime) -> dict[str, Any]:
     return {
         "study_instance_uid": arriving.image.study_instance_uid,
         "patient_digest": arriving.patient_digest,

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
-from imaging_node.domain.errors import StorageError
+from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.store import checksums, migration, schema
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 20_000
+_FSYNC_FAILED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -77,7 +78,13 @@ class Database:
             yield
         except DBAPIError as error:
             # Not the statement or its parameters: they hold patients' data.
-            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            code = getattr(error.orig, "sqlite_errorcode", 0)
+            if code in _FSYNC_FAILED:
+                raise DurabilityError(
+                    f"cannot {verb} the node's database ({error.orig}): the disk did not take"
+                    " what was written; check it before anything else"
+                ) from None
+            if code & 0xFF in _DAMAGED:
                 raise StorageError(
                     f"cannot {verb} the node's database ({error.orig}): it is damaged; stop the"
                     " node and restore node.sqlite from a backup"

@@ -114,6 +114,15 @@ def claim_study(
     )
 
 
+def count_waiting(database: Database) -> int:
+    """Studies without an ending."""
+    with database.read() as connection:
+        waiting = connection.scalar(
+            sa.select(sa.func.count()).select_from(studies).where(studies.c.state.in_(CLAIMABLE))
+        )
+    return waiting or 0
+
+
 def renew_claims(
     database: Database, tokens: Sequence[str], *, now: datetime, lease: timedelta
 ) -> None:
