@@ -120,4 +120,6 @@ def damaged_values(
 def _plain(table: sa.Table, name: str, value: object) -> str | int | None:
     if name == "row_id" or isinstance(table.c[name].type, sa.Integer | sa.TypeDecorator):
         return value if isinstance(value, int) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     return value if isinstance(value, str) else ""

@@ -15,6 +15,7 @@ from imaging_node.domain.priority import ReadingPriority
 from imaging_node.domain.records import (
     CaptureReference,
     DeliveryRecord,
+    KeptInstance,
     RoleStatus,
     StudyRecord,
     WorkCounts,
@@ -144,7 +145,8 @@ def list_worklist(
 def find_study(database: Database, pseudonyms: Pseudonyms, token: str) -> str | None:
     """Study Instance UID that a token stands for, None if there is none."""
     with database.read() as connection:
-        uids = connection.scalars(sa.select(studies.c.study_instance_uid))
+        # As text whatever the damage: a damaged study has its page as well.
+        uids = connection.scalars(sa.select(sa.cast(studies.c.study_instance_uid, sa.String)))
         return next((uid for uid in uids if pseudonyms.token(uid) == token), None)
 
 
@@ -181,6 +183,30 @@ def list_deliveries(database: Database) -> Sequence[DeliveryRecord]:
         ]
         unknown = damaged_deliveries(connection, damaged)
     return sorted([*known, *unknown], key=lambda record: record.id)
+
+
+def list_instances(database: Database, study_instance_uid: str) -> Sequence[KeptInstance]:
+    """Every content of every instance that is kept of a study, in order of arrival.
+
+    Raises:
+        IntegrityError: A row of the study is damaged or missing.
+    """
+    with database.read() as connection:
+        require_whole(connection, instances, study_instance_uid)
+        rows = connection.execute(
+            sa.select(instances)
+            .where(instances.c.study_instance_uid == study_instance_uid)
+            .order_by(instances.c.id)
+        ).all()
+    return [
+        KeptInstance(
+            sop_instance_uid=row.sop_instance_uid,
+            sop_class_uid=row.sop_class_uid,
+            digest=row.digest,
+            received_at=row.received_at,
+        )
+        for row in rows
+    ]
 
 
 def list_objects(database: Database, study_instance_uid: str) -> Sequence[StoredObject]:
