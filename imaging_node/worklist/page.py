@@ -171,8 +171,13 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
 
 
 def _attention(delivery: DeliveryRecord) -> tuple[int, int]:
-    """Parked first, then waiting, then delivered; of each the newest first."""
-    order = (DeliveryState.PARKED, DeliveryState.WAITING, DeliveryState.DELIVERED)
+    """Parked first, then what is under way, then delivered; of each the newest first."""
+    order = (
+        DeliveryState.PARKED,
+        DeliveryState.WAITING,
+        DeliveryState.STORED,
+        DeliveryState.DELIVERED,
+    )
     return order.index(delivery.state), -delivery.id
 
 
