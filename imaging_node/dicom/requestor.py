@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -22,10 +23,10 @@ from imaging_node.dicom.command_set import (
     decode_command,
 )
 from imaging_node.dicom.wire import IS_COMMAND, IS_LAST, Pdu, Wire, broken, data_values, unanswered
-from imaging_node.domain.errors import PeerUnavailableError
+from imaging_node.domain.errors import PeerRefusedError, PeerUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from imaging_node.dicom.proposal import AcceptedContext, Agreement
 
@@ -283,6 +284,21 @@ class Association:
     def _close(self) -> None:
         self.is_open = False
         self._wire.close()
+
+
+@contextmanager
+def released(association: Association) -> Iterator[None]:
+    """Release an association at the end of its use; abort it if that failed."""
+    try:
+        yield
+    except BaseException as error:
+        # What a peer answers is part of the conversation: it still ends as agreed.
+        if isinstance(error, PeerRefusedError | PeerUnavailableError):
+            association.release()
+        else:
+            association.abort()
+        raise
+    association.release()
 
 
 def _read_exactly(stream: BinaryIO, view: memoryview) -> None:

@@ -6,35 +6,29 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from imaging_node.dicom import command_set as words
+from imaging_node.dicom import commitment_exchange
+from imaging_node.dicom.answering import require_success
 from imaging_node.dicom.command_set import Command, encode_command
 from imaging_node.dicom.proposal import MAXIMUM_CONTEXTS, Caller, ProposedContext, associate
+from imaging_node.dicom.requestor import released
 from imaging_node.dicom.sendable import open_sendable
-from imaging_node.domain.errors import PeerRefusedError, PeerUnavailableError
+from imaging_node.domain.errors import PeerRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from imaging_node.dicom.requestor import Association, Message
+    from imaging_node.dicom.commitment import CommitmentReport, CommitmentRequest
+    from imaging_node.dicom.requestor import Association
     from imaging_node.settings import PeerSettings
 
-__all__ = [
-    "MAXIMUM_CONTEXTS",
-    "Caller",
-    "StorageAssociation",
-    "open_storage",
-    "require_success",
-    "verify_peer",
-]
+__all__ = ["MAXIMUM_CONTEXTS", "Caller", "StorageAssociation", "open_storage", "verify_peer"]
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 _IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 _PRIORITY_MEDIUM: Final = 0  # PS3.7 9.1.1.1
 
-STATUS_SUCCESS: Final = 0x0000
 STATUS_WARNINGS: Final = (0xB000, 0xB006, 0xB007)  # PS3.4 B.2.3: stored all the same
-# PS3.7 C.5: processing failure, and resource limitation; PS3.4 B.2.3: A7xx out of resources.
-_STATUS_TEMPORARY: Final = (0x0110, 0x0213, *range(0xA700, 0xA800))
 
 
 class StorageAssociation:
@@ -83,25 +77,50 @@ class StorageAssociation:
                 ) from None
         return require_success(answer, warnings=STATUS_WARNINGS)
 
+    def ask_commitment(self, request: CommitmentRequest) -> None:
+        """Ask the peer to vouch for what it stored.
+
+        Raises:
+            PeerUnavailableError: No answer, or try later.
+            PeerRefusedError: The peer does not commit; an operator must look.
+        """
+        commitment_exchange.ask_commitment(self._association, request)
+
+    def await_report(self, wait_s: float) -> bool:
+        """Give the peer so long to report on this association; whether it said something.
+
+        Raises:
+            PeerUnavailableError: The association has ended.
+        """
+        return self._association.await_request(wait_s=wait_s)
+
 
 @contextmanager
 def open_storage(
-    peer: PeerSettings, caller: Caller, kinds: Sequence[tuple[str, str]]
+    peer: PeerSettings,
+    caller: Caller,
+    kinds: Sequence[tuple[str, str]],
+    *,
+    note_report: Callable[[CommitmentReport], None] | None = None,
 ) -> Iterator[StorageAssociation]:
     """Associate with `peer` for (SOP class UID, transfer syntax UID) pairs, at most 128.
+
+    Args:
+        note_report: Storage commitment is proposed too, and this takes the peer's reports.
 
     Raises:
         PeerUnavailableError: No association now.
         PeerRefusedError: No association until an operator acts.
     """
-    association = associate(
-        peer,
-        caller,
-        [
-            ProposedContext(abstract_syntax=sop_class_uid, transfer_syntax_uids=(syntax,))
-            for sop_class_uid, syntax in kinds
-        ],
-    )
+    proposed = [
+        ProposedContext(abstract_syntax=sop_class_uid, transfer_syntax_uids=(syntax,))
+        for sop_class_uid, syntax in kinds
+    ]
+    if note_report is not None:
+        proposed.insert(0, commitment_exchange.CONTEXT)
+    association = associate(peer, caller, proposed)
+    if note_report is not None:
+        commitment_exchange.serve_reports(association, note_report, ae_title=peer.ae_title)
     with released(association):
         yield StorageAssociation(association)
 
@@ -131,37 +150,3 @@ def verify_peer(peer: PeerSettings, caller: Caller) -> None:
             {words.AFFECTED_SOP_CLASS_UID: VERIFICATION},
         )
         require_success(association.request(context.context_id, command))
-
-
-@contextmanager
-def released(association: Association) -> Iterator[None]:
-    """Release an association at the end of its use; abort it if that failed."""
-    try:
-        yield
-    except BaseException as error:
-        # What a peer answers is part of the conversation: it still ends as agreed.
-        if isinstance(error, PeerRefusedError | PeerUnavailableError):
-            association.release()
-        else:
-            association.abort()
-        raise
-    association.release()
-
-
-def require_success(answer: Message, *, warnings: Sequence[int] = ()) -> str:
-    """The status of a response, as four hexadecimal digits.
-
-    Raises:
-        PeerUnavailableError: It says to try later, or there is none.
-        PeerRefusedError: Any other failure, known or unknown.
-    """
-    try:
-        status = answer.command.number(words.STATUS)
-    except ValueError:
-        raise PeerUnavailableError("the peer answered no status", status="no answer") from None
-    text = f"{status:04X}"
-    if status == STATUS_SUCCESS or status in warnings:
-        return text
-    if status in _STATUS_TEMPORARY:
-        raise PeerUnavailableError(f"the peer answered {text}: try again later", status=text)
-    raise PeerRefusedError(f"the peer refused with {text}; see its log", status=text)

@@ -60,7 +60,7 @@ class PeerRefusedError(OperatorError):
     """A peer refused for good: repeating the same bytes cannot help.
 
     Attributes:
-        status: What the peer said, e.g. "0xA900", or why no transfer was possible.
+        status: What the peer said, e.g. "A900", or why no transfer was possible.
     """
 
     def __init__(self, reason: str, *, status: str) -> None:

@@ -107,8 +107,8 @@ class DeliveryRecord:
     """One object on its way to one destination; times are timezone-aware UTC.
 
     Attributes:
-        last_status: What the peer said last, e.g. "0x0000", "no association"; "" before the
-            first attempt.
+        last_status: What the peer said last, a status as four hexadecimal digits ("0000",
+            "B000", "C000") or in words ("no association: ..."); "" before the first attempt.
     """
 
     id: int

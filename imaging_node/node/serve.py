@@ -19,6 +19,8 @@ from setproctitle import setproctitle
 
 from imaging_node import __version__
 from imaging_node.domain.errors import StorageError
+from imaging_node.node.certificates import require_valid_certificates
+from imaging_node.node.wiring import now
 from imaging_node.telemetry import Event, configure_logging, log
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Node:
             0 after a drain; 1 when the node could not start.
 
         Raises:
+            SettingsError: A certificate cannot be used or has expired.
             StorageError: A port is in use.
         """
         setproctitle("imaging-node: serve")
@@ -79,6 +82,7 @@ class Node:
         # A second node would otherwise mistake the first one's answers for its own.
         require_free_port(self._settings.dicom.host, self._settings.dicom.port, "dicom.port")
         require_free_port(self._settings.web.host, self._settings.web.port, "web.port")
+        require_valid_certificates(self._settings, now())
         if not self._models_are_sound():
             return 1
         try:

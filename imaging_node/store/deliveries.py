@@ -11,7 +11,7 @@ from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.lifecycle import DeliveryState
 from imaging_node.store.checksums import damaged_row_ids, is_intact, require_intact, row_id
 from imaging_node.store.damage import ROW_DAMAGED, choose_intact, is_set_aside
-from imaging_node.store.schema import deliveries, objects
+from imaging_node.store.schema import commitment_items, deliveries, objects
 from imaging_node.store.transitions import record_transition
 
 if TYPE_CHECKING:
@@ -133,18 +133,24 @@ def return_parcels(database: Database, parcels: Sequence[Parcel], *, now: dateti
     with database.write() as connection:
         connection.execute(
             deliveries.update()
-            .where(deliveries.c.id.in_([parcel.id for parcel in parcels]))
+            .where(
+                deliveries.c.id.in_([parcel.id for parcel in parcels]),
+                deliveries.c.state == DeliveryState.WAITING,
+                deliveries.c.claimed_by.in_({parcel.claimed_by for parcel in parcels}),
+            )
             .values(attempts=deliveries.c.attempts - 1, next_attempt_at=now, claimed_by="")
         )
 
 
 def release_deliveries(database: Database, is_dead: Callable[[str], bool], *, now: datetime) -> int:
-    """Make what a dead `deliver` had claimed due at once; returns how many."""
+    """Make what a dead `deliver` had claimed due at once; returns how many.
+
+    What was stored is sent again: whether commitment was asked for it nobody knows.
+    """
     with database.write() as connection:
         workers = connection.scalars(
             sa.select(deliveries.c.claimed_by)
             .where(
-                deliveries.c.state == DeliveryState.WAITING,
                 deliveries.c.claimed_by != "",
                 is_intact(deliveries),
             )
@@ -153,7 +159,7 @@ def release_deliveries(database: Database, is_dead: Callable[[str], bool], *, no
         changed = connection.execute(
             deliveries.update()
             .where(deliveries.c.claimed_by.in_([each for each in workers if is_dead(each)]))
-            .values(claimed_by="", next_attempt_at=now)
+            .values(state=DeliveryState.WAITING, claimed_by="", next_attempt_at=now)
         )
     return changed.rowcount
 
@@ -177,6 +183,12 @@ def requeue_delivery(database: Database, delivery_id: int, *, now: datetime) -> 
                 f"cannot requeue delivery {delivery_id}: it does not exist or was delivered;"
                 " see `imaging-node deliveries`"
             )
+        # It starts afresh with its commitment, too.
+        connection.execute(
+            commitment_items.update()
+            .where(commitment_items.c.delivery_id == delivery_id)
+            .values(has_failed=False)
+        )
         record_transition(
             connection,
             f"delivery {delivery_id}",

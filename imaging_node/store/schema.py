@@ -222,3 +222,53 @@ roles = Table(
     Column("heartbeat_at", Moment, nullable=False),
     Column("counters", JSON, nullable=False),
 )
+
+# Storage commitment (PS3.4 Annex J): what we asked of peers, and what we owe to peers.
+commitment_requests = Table(
+    "commitment_requests",
+    metadata,
+    Column("transaction_uid", String, primary_key=True),
+    Column("destination", String, nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("reported_at", Moment),
+)
+
+commitment_items = Table(
+    "commitment_items",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "transaction_uid",
+        String,
+        ForeignKey("commitment_requests.transaction_uid"),
+        nullable=False,
+    ),
+    Column("delivery_id", Integer, ForeignKey("deliveries.id"), nullable=False),
+    Column("has_failed", Boolean, nullable=False, default=False),
+    UniqueConstraint("transaction_uid", "delivery_id"),
+)
+Index("commitment_items_by_delivery", commitment_items.c.delivery_id)
+
+commitment_reports = Table(
+    "commitment_reports",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_ae_title", String, nullable=False),
+    Column("transaction_uid", String, nullable=False),
+    Column("noted_at", Moment, nullable=False),
+    Column("wanted", JSON, nullable=False),
+    Column("failed", JSON),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("last_status", String, nullable=False, default=""),
+    Column("next_attempt_at", Moment),
+    Column("claimed_by", String, nullable=False, default=""),
+    UniqueConstraint("calling_ae_title", "transaction_uid"),
+    CheckConstraint(_one_of("state", DeliveryState), name="commitment_report_state_is_known"),
+)
+Index(
+    "commitment_reports_by_due",
+    commitment_reports.c.calling_ae_title,
+    commitment_reports.c.state,
+    commitment_reports.c.next_attempt_at,
+)

@@ -187,8 +187,13 @@ def _newest(quarantined: Sequence[QuarantinedInstance]) -> list[QuarantinedInsta
 
 
 def _attention(delivery: DeliveryRecord) -> tuple[int, int]:
-    """Parked first, then waiting, then delivered; of each the newest first."""
-    order = (DeliveryState.PARKED, DeliveryState.WAITING, DeliveryState.DELIVERED)
+    """Parked first, then what is under way, then delivered; of each the newest first."""
+    order = (
+        DeliveryState.PARKED,
+        DeliveryState.WAITING,
+        DeliveryState.STORED,
+        DeliveryState.DELIVERED,
+    )
     return order.index(delivery.state), -delivery.id
 
 

@@ -51,6 +51,7 @@ PRIORITY_BADGES = {
 
 DELIVERY_BADGES = {
     DeliveryState.WAITING: Badge(sign="…", word="waiting", style="busy"),
+    DeliveryState.STORED: Badge(sign="○", word="stored, not yet committed", style="busy"),
     DeliveryState.DELIVERED: Badge(sign="●", word="delivered", style="done"),
     DeliveryState.PARKED: Badge(sign="!", word="parked", style="refused"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from imaging_node.dicom.file_format import encode_part10
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
+from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.settings import PeerSettings
 from imaging_node.store.database import open_database
@@ -59,11 +61,13 @@ def room(tmp_path: Path, clock: Clock) -> Iterator[DeliveryRoom]:
         spool=spool,
         pseudonyms=Pseudonyms(b"k" * 32),
         caller=Caller(ae_title="NODE", timeout_s=2),
-        retry_first_s=2,
-        retry_max_s=16,
+        peers={},
+        back_off=BackOff(first_s=2, longest_s=16),
+        commitment_timeout=timedelta(hours=1),
         worker="w",
         counters=Counters(),
         clock=clock,
+        is_stopping=lambda: False,
     )
     database.close()
 

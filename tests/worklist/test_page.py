@@ -128,7 +128,7 @@ DELIVERIES = tuple(
         destination="pacs",
         state=DeliveryState.PARKED if each.rank == 2 else DeliveryState.DELIVERED,
         attempts=1,
-        last_status="0xA900" if each.rank == 2 else "0x0000",
+        last_status="A900" if each.rank == 2 else "0000",
         next_attempt_at=None,
     )
     for each in ROWS[:5]
