@@ -52,6 +52,11 @@ class Event(StrEnum):
     DELIVERY_RETRY = "object will be sent again"
     DELIVERY_PARKED = "object parked"
     DATABASE_FAILED = "database failed"
+    STATE_RECOVERED = "state directory verified and cleaned"
+    PARTS_REMOVED = "unfinished files removed"
+    FILES_REMOVED = "files that no row names removed"
+    FILES_RESCUED = "files newer than the database moved to the folder of rescued files"
+    FILES_MISSING = "kept files are missing"
     ROWS_DAMAGED = "rows are not what was written, set aside"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.errors import StorageError
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
+from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
 from imaging_node.node.wiring import is_dead, now, open_state, worker_name
 from imaging_node.store.deliveries import release_deliveries
@@ -26,6 +27,8 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
         StorageError: The state directory cannot be used.
     """
     with Role("deliver", supervisor_pid=supervisor_pid) as role:
+        if supervisor_pid is None:
+            recover_state(settings)
         database, spool, pseudonyms = open_state(settings)
         room = DeliveryRoom(
             database=database,
