@@ -21,6 +21,7 @@ from imaging_node.flow.intake import ArrivingDataset, IntakeRoom, open_room
 from imaging_node.flow.intake_gate import IntakeGate
 from imaging_node.node.association_audit import AssociationAudit
 from imaging_node.node.deliver import back_off
+from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
 from imaging_node.node.wiring import now, open_state
 from imaging_node.telemetry import Event, log
@@ -56,6 +57,8 @@ def run_receive(
         StorageError: The port or the state directory cannot be used.
     """
     with Role(name, settings, supervisor_pid=supervisor_pid) as role:
+        if supervisor_pid is None:
+            recover_state(settings)
         database, spool, pseudonyms = open_state(settings)
         room = open_room(
             database,

@@ -24,7 +24,11 @@ from imaging_node.domain.records import (
 from imaging_node.domain.result_object import ObjectKind
 from imaging_node.store.checksums import damaged_row_ids, is_intact, require_whole, row_id
 from imaging_node.store.damage import is_set_aside
-from imaging_node.store.damaged_records import damaged_deliveries, damaged_studies
+from imaging_node.store.damaged_records import (
+    damaged_deliveries,
+    damaged_studies,
+    damaged_worklist_rows,
+)
 from imaging_node.store.schema import deliveries, instances, objects, quarantine, roles, studies
 
 if TYPE_CHECKING:
@@ -125,7 +129,7 @@ def list_worklist(
         chosen = query.with_only_columns(studies.c.study_instance_uid)
         captures = _captures(connection, pseudonyms, chosen)
         counts = _delivery_counts(connection, chosen)
-        unknown = _damaged_worklist_rows(connection, pseudonyms, ranks, damaged, now=now)
+        unknown = damaged_worklist_rows(connection, pseudonyms, ranks, damaged, now=now)
     known = [
         WorklistRow(
             study=_study_record(row, now),
@@ -370,35 +374,6 @@ def _delivery_counts(
     ):
         counts[row.study_instance_uid][DeliveryState(row.shown)] = row.n
     return counts
-
-
-def _damaged_worklist_rows(
-    connection: sa.Connection,
-    pseudonyms: Pseudonyms,
-    ranks: sa.Subquery,
-    damaged: Sequence[int],
-    *,
-    now: datetime,
-) -> list[WorklistRow]:
-    if not damaged:
-        return []
-    rank_of = {
-        row.row_id: row.rank
-        for row in connection.execute(sa.select(ranks).where(ranks.c.row_id.in_(damaged)))
-    }
-    return [
-        WorklistRow(
-            study=record,
-            token=pseudonyms.token(record.study_instance_uid),
-            rank=rank_of[each],
-            priority_reason="not known: row damaged",
-            findings=(),
-            remarks=(),
-            captures=(),
-            deliveries={},
-        )
-        for each, record in damaged_studies(connection, damaged, now=now).items()
-    ]
 
 
 def _captures(
