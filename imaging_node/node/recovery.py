@@ -61,21 +61,23 @@ def recover_state(settings: Settings, *, patience_s: float = 0.0) -> None:
     spool = folder / "spool"
     spool.mkdir(mode=0o700, exist_ok=True)
     lock = open_spool_lock(settings)
-    while not (is_alone := lock.take()) and time.monotonic() - started < patience_s:
-        time.sleep(_POLL_S)
-    database = open_database(settings.database_url, may_create=not holds_files(spool))
     try:
-        damaged = check_database(database, now=now()) if is_alone else {}
-        cleaned = clean_spool(
-            database,
-            spool,
-            rescue_folder=folder / RESCUE_FOLDER,
-            is_alone=is_alone,
-            is_dead=_has_ended,
-            now=now(),
-        )
+        while not (is_alone := lock.take()) and time.monotonic() - started < patience_s:
+            time.sleep(_POLL_S)
+        database = open_database(settings.database_url, may_create=not holds_files(spool))
+        try:
+            damaged = check_database(database, now=now()) if is_alone else {}
+            cleaned = clean_spool(
+                database,
+                spool,
+                rescue_folder=folder / RESCUE_FOLDER,
+                is_alone=is_alone,
+                is_dead=_has_ended,
+                now=now(),
+            )
+        finally:
+            database.close()
     finally:
-        database.close()
         lock.close()
     for table, count in damaged.items():
         log(Event.ROWS_DAMAGED, where=table, count=count)
