@@ -40,6 +40,10 @@ class StorageError(OperatorError):
     """The state directory or the database cannot take what must be kept."""
 
 
+class DurabilityError(StorageError):
+    """An fsync failed: what the disk holds is unknown, and no later fsync may claim success."""
+
+
 class IntegrityError(OperatorError):
     """A kept file is missing or is not what was kept: nothing is concluded from it."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from imaging_node.domain.errors import StorageError
-from imaging_node.flow.intake import Intake
+from imaging_node.flow.intake import open_room
 from imaging_node.flow.reprocessing import (
     ScanOutcome,
     export_ended,
@@ -110,16 +110,16 @@ def deliver_archive(
     """
     _take_title(settings.state_directory)
     database, spool, pseudonyms = open_state(settings)
-    intake = Intake(
-        database=database,
-        spool=spool,
-        pseudonyms=pseudonyms,
+    room = open_room(
+        database,
+        spool,
+        pseudonyms,
         quiet_period=timedelta(seconds=settings.study.quiet_period_s),
         priority_by_calling_ae_title={},
         is_archive=True,
         clock=now,
     )
-    return queue_archive(files, intake, advance=advance)
+    return queue_archive(files, room, advance=advance)
 
 
 def _take_title(state_directory: Path) -> None:

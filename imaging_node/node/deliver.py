@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from imaging_node.domain.errors import StorageError
 from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.flow.reporting import report_due
+from imaging_node.node.audit_shipping import AuditShipper
 from imaging_node.node.certificates import require_valid_certificates, warn_of_expiry
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
-from imaging_node.node.wiring import is_dead, now, open_state, worker_name
+from imaging_node.node.wiring import is_dead, now, open_audit_log, open_state, worker_name
 from imaging_node.store.deliveries import release_deliveries
 from imaging_node.store.owed_reports import release_owed
 from imaging_node.telemetry import Event, log, place_of
@@ -32,7 +34,7 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
         SettingsError: A certificate cannot be used or has expired.
         StorageError: The state directory cannot be used.
     """
-    with Role("deliver", supervisor_pid=supervisor_pid) as role:
+    with Role("deliver", settings, supervisor_pid=supervisor_pid) as role:
         require_valid_certificates(settings, now())
         database, spool, pseudonyms = open_state(settings)
         room = DeliveryRoom(
@@ -59,13 +61,23 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
         ]
         for thread in threads:
             thread.start()
+        shipper = _start_shipping(settings)
         while True:
             warn_of_expiry(settings, now())
             if role.stopping.wait(_DAY_S):
                 break
         for thread in threads:
             thread.join(timeout=DRAIN_LIMIT_S)
+        if shipper is not None:
+            shipper.close()
         database.close()
+
+
+def _start_shipping(settings: Settings) -> AuditShipper | None:
+    """Ship the audit messages of all roles, when the site names a syslog server."""
+    if settings.audit.syslog is None:
+        return None
+    return AuditShipper(open_audit_log(settings), settings.audit.syslog, host=socket.gethostname())
 
 
 def back_off(settings: Settings) -> BackOff:

@@ -1,4 +1,4 @@
-"""What every role process does besides its work: title, signals, heartbeat, end with its node."""
+"""What every role process does besides its work: title, signals, heartbeat, audit, its end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from setproctitle import setproctitle
 
+from imaging_node.domain.audit import SERIOUS_FAILURE, SUCCESS, AuditEvent, AuditKind
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.records import RoleStatus
-from imaging_node.node.wiring import now
+from imaging_node.node.wiring import now, open_trail
 from imaging_node.store.listings import beat, retire
 from imaging_node.telemetry import Counters, Event, configure_logging, log
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import FrameType, TracebackType
 
+    from imaging_node.settings import Settings
     from imaging_node.store.database import Database
 
 HEARTBEAT_S = 2.0
@@ -30,23 +32,31 @@ _ORPHAN_LIMIT_S = 15.0
 
 
 class Role:
-    """Owns a role process's title, signal handling and heartbeat; a context manager.
+    """Owns a role process's title, signals, heartbeat and audit trail; a context manager.
 
     Attributes:
         stopping: Set when the role must drain and end.
         counters: What the role counted.
+        audit: Where the role records what an auditor must know.
+        durability_lost: Set when an fsync failed: the role must end and recover.
+        is_orphan: True when `serve` is gone.
     """
 
-    def __init__(self, name: str, *, supervisor_pid: int | None) -> None:
+    def __init__(self, name: str, settings: Settings, *, supervisor_pid: int | None) -> None:
         """Take over the process.
 
         Args:
             name: "receive", "score", "deliver" or "web".
             supervisor_pid: Process of `serve` that started this one; the role ends with it.
+
+        Raises:
+            StorageError: The state directory cannot be used.
         """
         self.name = name
         self.stopping = threading.Event()
         self.counters = Counters()
+        self.durability_lost = threading.Event()
+        self.is_orphan = False
         self._supervisor_pid = supervisor_pid
         self._started_at: datetime = now()
         self._threads: list[threading.Thread] = []
@@ -56,9 +66,11 @@ class Role:
             signal.signal(number, self._stop)
         if supervisor_pid is not None:
             threading.Thread(target=self._follow_supervisor, daemon=True).start()
+        self.audit = open_trail(settings, name)
 
     def __enter__(self) -> Self:
         log(Event.ROLE_STARTED, role=self.name, pid=os.getpid())
+        self._record(AuditKind.APPLICATION_START, SUCCESS)
         return self
 
     def __exit__(
@@ -70,13 +82,23 @@ class Role:
         self.stopping.set()
         for thread in self._threads:
             thread.join(timeout=HEARTBEAT_S)
+        self._record(AuditKind.APPLICATION_STOP, SUCCESS if kind is None else SERIOUS_FAILURE)
+        self.audit.close()
         log(Event.ROLE_STOPPED, role=self.name, pid=os.getpid())
+
+    def lose_durability(self) -> None:
+        """End the role after a failed fsync: nothing may be promised any more."""
+        self.durability_lost.set()
+        self.stopping.set()
 
     def start_heartbeat(self, database: Database) -> None:
         """Tell the database every two seconds that the role is alive, once it really is."""
         thread = threading.Thread(target=self._beat, args=(database,), daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _record(self, kind: AuditKind, outcome: int) -> None:
+        self.audit.record(AuditEvent(kind=kind, occurred_at=now(), outcome=outcome, role=self.name))
 
     def _beat(self, database: Database) -> None:
         while True:
@@ -109,6 +131,7 @@ class Role:
         while not self.stopping.wait(_PARENT_CHECK_S):
             if os.getppid() != self._supervisor_pid:
                 limit_s = _ORPHAN_LIMIT_S
+                self.is_orphan = True
                 self.stopping.set()
         # Whatever hangs in a library after that is cut off.
         threading.Event().wait(limit_s)

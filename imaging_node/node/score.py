@@ -34,7 +34,7 @@ def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
         BundleError: A bundle is not what its manifest says.
         StorageError: The state directory cannot be used.
     """
-    with Role("score", supervisor_pid=supervisor_pid) as role:
+    with Role("score", settings, supervisor_pid=supervisor_pid) as role:
         room = open_scoring_room(settings, role.counters)
         released = release_claims(room.database, is_dead, now=now())
         if released:

@@ -42,7 +42,7 @@ def run_web(settings: Settings, *, supervisor_pid: int | None) -> None:
     Raises:
         StorageError: The port or the state directory cannot be used.
     """
-    with Role("web", supervisor_pid=supervisor_pid) as role:
+    with Role("web", settings, supervisor_pid=supervisor_pid) as role:
         database, spool, pseudonyms = open_state(settings)
         server = uvicorn.Server(
             uvicorn.Config(

@@ -12,6 +12,9 @@ import psutil
 from imaging_node import __version__
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.result_object import NodeIdentity
+from imaging_node.store.audit_log import AuditLog
+from imaging_node.store.audit_message import this_process
+from imaging_node.store.audit_trail import AuditTrail
 from imaging_node.store.database import Database, open_database
 from imaging_node.store.spool import Spool
 from imaging_node.telemetry import Pseudonyms, read_or_create_key
@@ -38,14 +41,33 @@ def open_state(settings: Settings) -> tuple[Database, Spool, Pseudonyms]:
         spool = Spool(
             settings.state_directory / "spool",
             min_free_bytes=settings.spool.min_free_bytes,
+            min_free_inodes=settings.spool.min_free_inodes,
         )
         pseudonyms = Pseudonyms(read_or_create_key(settings.state_directory / "hash.key"))
     except OSError as error:
-        raise StorageError(
-            f"cannot use the state directory {settings.state_directory} ({error.strerror});"
-            " name a folder that the node's user may write"
-        ) from error
+        raise _unusable(settings, error) from error
     return open_database(settings.database_url), spool, pseudonyms
+
+
+def open_audit_log(settings: Settings) -> AuditLog:
+    """Open, or create, the audit log that all roles share.
+
+    Raises:
+        StorageError: The state directory cannot be used.
+    """
+    try:
+        return AuditLog(settings.state_directory / "audit")
+    except OSError as error:
+        raise _unusable(settings, error) from error
+
+
+def open_trail(settings: Settings, role: str) -> AuditTrail:
+    """Begin the audit trail of this process.
+
+    Raises:
+        StorageError: The state directory cannot be used.
+    """
+    return AuditTrail(open_audit_log(settings), this_process(settings.dicom.ae_title), role=role)
 
 
 def node_identity(settings: Settings) -> NodeIdentity:
@@ -77,3 +99,10 @@ def _began(pid: int) -> float:
         return psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return 0.0
+
+
+def _unusable(settings: Settings, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot use the state directory {settings.state_directory} ({error.strerror});"
+        " name a folder that the node's user may write"
+    )

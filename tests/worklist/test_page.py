@@ -155,6 +155,7 @@ QUERIES = WorklistQueries(
         deliveries={DeliveryState.PARKED: 1},
         oldest_waiting_s=56 * 60.0,
         oldest_delivery_s=0.0,
+        quarantined_instances=2,
     ),
     is_database_writable=lambda: True,
     required_roles=("receive", "score", "deliver"),
