@@ -13,12 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from bench_workloads import WORKLOADS, render
 
-from imaging_node.dicom.encoding import encode_file
 from imaging_node.dicom.sender import Caller, open_storage
 from imaging_node.settings import PeerSettings
 
@@ -27,11 +24,6 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-# Name: SOP class UID, rows, columns, bits stored.
-WORKLOADS = {
-    "DX": ("1.2.840.10008.5.1.4.1.1.1.1", 2500, 2048, 14),
-    "CT": ("1.2.840.10008.5.1.4.1.1.2", 512, 512, 12),
-}
 RECEIVER_LIMIT_S = 10.0
 
 
@@ -61,35 +53,6 @@ def send(
         typer.echo(f"load after: {load}")
 
 
-def render(folder: Path, name: str, count: int) -> list[Path]:
-    """Synthetic images of one kind, smooth with a little noise, each an instance of its own."""
-    sop_class_uid, rows, columns, bits = WORKLOADS[name]
-    folder.mkdir()
-    noise = np.random.default_rng(0).normal(0, 0.004, (rows, columns))
-    y, x = np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j]
-    picture = 0.5 + 0.25 * np.sin(6 * x) * np.cos(5 * y) + noise
-    pixels = np.clip(picture * (1 << bits) * 0.9, 0, (1 << bits) - 1).astype("<u2").tobytes()
-    paths = []
-    for number in range(count):
-        dataset = Dataset()
-        dataset.SOPClassUID = sop_class_uid
-        dataset.SOPInstanceUID = generate_uid()
-        dataset.Modality = name
-        dataset.PatientName = "Bench^Synthetic"
-        dataset.PatientID = "BENCH"
-        dataset.StudyInstanceUID = dataset.SeriesInstanceUID = generate_uid()
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.Rows, dataset.Columns = rows, columns
-        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
-        dataset.PixelRepresentation = 0
-        dataset.PixelData = pixels
-        dataset["PixelData"].VR = "OW"
-        path = folder / f"{number:05d}.dcm"
-        path.write_bytes(encode_file(dataset, {}))
-        paths.append(path)
-    return paths
-
-
 @contextmanager
 def storescp(folder: Path) -> Iterator[int]:
     """DCMTK's receiver on a free port, a process for each association; its port."""
@@ -98,7 +61,7 @@ def storescp(folder: Path) -> Iterator[int]:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
     process = subprocess.Popen(
-        ["storescp", "--fork", "-od", folder, "-pdu", "131072", str(port)],  # noqa: S607 - found on PATH on purpose
+        ["storescp", "--fork", "-od", folder, "-pdu", "131072", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=without_nagle(),
@@ -144,7 +107,7 @@ def compare(name: str, paths: Sequence[Path], port: int, rounds: int) -> None:
 def send_by_node(name: str, paths: Sequence[Path], port: int) -> None:
     """All files over one association of our own."""
     peer = PeerSettings(ae_title="STORESCP", host=LOOPBACK, port=port)
-    kind = (WORKLOADS[name][0], EXPLICIT_VR_LITTLE_ENDIAN)
+    kind = (WORKLOADS[name].sop_class_uid, EXPLICIT_VR_LITTLE_ENDIAN)
     with open_storage(peer, Caller(ae_title="BENCH", timeout_s=30), [kind]) as association:
         for path in paths:
             association.store(path, sop_class_uid=kind[0], transfer_syntax_uid=kind[1])
@@ -153,7 +116,7 @@ def send_by_node(name: str, paths: Sequence[Path], port: int) -> None:
 def send_by_dcmsend(paths: Sequence[Path], port: int) -> None:
     """All files over one association of DCMTK's dcmsend."""
     subprocess.run(
-        ["dcmsend", "-nuc", "--max-send-pdu", "131072", LOOPBACK, str(port), *paths],  # noqa: S607 - found on PATH on purpose
+        ["dcmsend", "-nuc", "--max-send-pdu", "131072", LOOPBACK, str(port), *paths],
         check=True,
         stdout=subprocess.DEVNULL,
         env=without_nagle(),

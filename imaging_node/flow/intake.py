@@ -17,7 +17,7 @@ from imaging_node.store.arrivals import (
     IdentityConflictError,
     note_arrivals,
 )
-from imaging_node.store.spool import Spool, SpoolPart
+from imaging_node.store.spool import Spool
 from imaging_node.telemetry import Event, Pseudonyms, log
 
 if TYPE_CHECKING:
@@ -42,24 +42,16 @@ class IntakeRoom:
     """What accepting instances needs.
 
     Attributes:
-        commit: Makes instances durable, those of all associations together.
+        commit: Notes instances whose files are durable, those of all associations together.
         priority_by_calling_ae_title: From the settings.
         is_archive: True when the instances come from an archive, behind all else.
     """
 
     spool: Spool
     pseudonyms: Pseudonyms
-    commit: GroupCommit[_Sealed, Arrival | IdentityConflictError]
+    commit: GroupCommit[ArrivingInstance, Arrival | IdentityConflictError]
     priority_by_calling_ae_title: Mapping[str, ReadingPriority]
     is_archive: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sealed:
-    """An instance whose bytes are durable, not yet its name and its row."""
-
-    part: SpoolPart
-    arriving: ArrivingInstance
 
 
 def open_room(
@@ -72,23 +64,15 @@ def open_room(
     is_archive: bool,
     clock: Callable[[], datetime],
 ) -> IntakeRoom:
-    """A room whose instances share fsyncs of folders and transactions."""
+    """A room whose instances share transactions."""
 
-    def make_durable(
-        sealed: Sequence[_Sealed],
-    ) -> Sequence[Arrival | IdentityConflictError]:
-        spool.settle([each.part for each in sealed])
-        return note_arrivals(
-            database,
-            [each.arriving for each in sealed],
-            now=clock(),
-            quiet_period=quiet_period,
-        )
+    def note(arriving: Sequence[ArrivingInstance]) -> Sequence[Arrival | IdentityConflictError]:
+        return note_arrivals(database, arriving, now=clock(), quiet_period=quiet_period)
 
     return IntakeRoom(
         spool=spool,
         pseudonyms=pseudonyms,
-        commit=GroupCommit(make_durable),
+        commit=GroupCommit(note),
         priority_by_calling_ae_title=priority_by_calling_ae_title,
         is_archive=is_archive,
     )
@@ -145,9 +129,8 @@ class ArrivingDataset:
             # be routed back as well, for ever.
             log(Event.OWN_RESULT_RETURNED, study=study, instance=instance)
             return study
-        self._part.seal()
-        arriving = self._arriving(header)
-        arrival = room.commit.submit(_Sealed(part=self._part, arriving=arriving))
+        arriving = self._arriving(header, room.spool.settle(self._part))
+        arrival = room.commit.submit(arriving)
         if isinstance(arrival, IdentityConflictError):
             log(
                 Event.INSTANCE_QUARANTINED,
@@ -190,8 +173,8 @@ class ArrivingDataset:
                 begin=self._dataset_begin,
             )
 
-    def _arriving(self, header: ReceivedHeader) -> ArrivingInstance:
-        incoming, room, digest = self._incoming, self._room, self._part.digest
+    def _arriving(self, header: ReceivedHeader, digest: str) -> ArrivingInstance:
+        incoming, room = self._incoming, self._room
         ordered = most_urgent(
             [
                 header.ordered_priority,

@@ -14,6 +14,7 @@ from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.flow.reporting import report_due
 from imaging_node.node.audit_shipping import AuditShipper
 from imaging_node.node.certificates import require_valid_certificates, warn_of_expiry
+from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
 from imaging_node.node.wiring import is_dead, now, open_audit_log, open_state, worker_name
 from imaging_node.store.deliveries import release_deliveries
@@ -36,6 +37,8 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
     """
     with Role("deliver", settings, supervisor_pid=supervisor_pid) as role:
         require_valid_certificates(settings, now())
+        if supervisor_pid is None:
+            recover_state(settings)
         database, spool, pseudonyms = open_state(settings)
         room = DeliveryRoom(
             database=database,

@@ -12,10 +12,16 @@ from imaging_node.dicom.connection_slots import ConnectionSlots
 from imaging_node.dicom.intake_port import IncomingInstance, Intake
 from imaging_node.dicom.listener import Listener, bind
 from imaging_node.dicom.tls import acceptor_context
-from imaging_node.domain.errors import RejectedInstanceError
+from imaging_node.flow.commitment import (
+    CommitmentRoom,
+    note_commitment_report,
+    note_commitment_request,
+)
 from imaging_node.flow.intake import ArrivingDataset, IntakeRoom, open_room
 from imaging_node.flow.intake_gate import IntakeGate
 from imaging_node.node.association_audit import AssociationAudit
+from imaging_node.node.deliver import back_off
+from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
 from imaging_node.node.wiring import now, open_state
 from imaging_node.telemetry import Event, log
@@ -51,6 +57,8 @@ def run_receive(
         StorageError: The port or the state directory cannot be used.
     """
     with Role(name, settings, supervisor_pid=supervisor_pid) as role:
+        if supervisor_pid is None:
+            recover_state(settings)
         database, spool, pseudonyms = open_state(settings)
         room = open_room(
             database,
@@ -67,6 +75,14 @@ def run_receive(
             max_waiting_studies=settings.spool.max_waiting_studies,
             monotonic_s=time.monotonic,
         )
+        commitments = CommitmentRoom(
+            database=database,
+            pseudonyms=pseudonyms,
+            peers=settings.peers,
+            back_off=back_off(settings),
+            counters=role.counters,
+            clock=now,
+        )
         audit = AssociationAudit(role.audit, clock=now)
         has_lost = role.durability_lost
         if listening_descriptor is None:
@@ -78,8 +94,8 @@ def run_receive(
             settings.dicom,
             Intake(
                 open_instance=partial(_open_instance, gate=gate, room=room),
-                note_request=_no_commitment,
-                note_report=_no_commitment,
+                note_request=partial(note_commitment_request, room=commitments),
+                note_report=partial(note_commitment_report, room=commitments),
                 may_promise=lambda: not has_lost.is_set(),
                 on_durability_lost=role.lose_durability,
             ),
@@ -105,10 +121,6 @@ def run_receive(
         listener.drain(DRAIN_LIMIT_S)
         database.close()
     return 0
-
-
-def _no_commitment(_: object) -> None:
-    raise RejectedInstanceError("no storage commitment", status=0x0110)
 
 
 def _open_instance(

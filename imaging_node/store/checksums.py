@@ -64,15 +64,12 @@ def is_intact(table: sa.Table) -> sa.ColumnElement[bool]:
 def damaged_row_ids(
     connection: Connection, table: sa.Table, *where: sa.ColumnElement[bool]
 ) -> list[int]:
-    """Row ids of the rows among those `where` selects that are not what was written."""
-    chosen = sa.select(row_id(table)).select_from(table).where(*where).correlate(None)
-    return list(
-        connection.scalars(
-            sa.select(row_id(table))
-            .select_from(table)
-            .where(row_id(table).in_(chosen), sa.not_(is_intact(table)))
-        )
-    )
+    """Row ids of the rows that are not what was written, of all or of those `where` selects."""
+    query = sa.select(row_id(table)).select_from(table).where(sa.not_(is_intact(table)))
+    if where:
+        chosen = sa.select(row_id(table)).select_from(table).where(*where).correlate(None)
+        query = query.where(row_id(table).in_(chosen))
+    return list(connection.scalars(query))
 
 
 def require_intact(connection: Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from imaging_node.domain.errors import IntegrityError
 from imaging_node.store.checksums import checked_tables, damaged_row_ids, row_id
 from imaging_node.store.schema import damaged_rows
 from imaging_node.telemetry import Event, log
@@ -94,6 +95,21 @@ def find_damage(database: Database, *, now: datetime) -> dict[str, int]:
     return {name: len(row_ids) for name, row_ids in found.items() if row_ids}
 
 
+def require_undamaged(database: Database) -> None:
+    """Refuse to go on where all of the work must be known.
+
+    Raises:
+        IntegrityError: A row was found damaged.
+    """
+    with database.read() as connection:
+        row = connection.execute(sa.select(damaged_rows).limit(1)).first()
+    if row is not None:
+        raise IntegrityError(
+            f"row damaged: row {row.row_id} of the table {row.table_name} is not what was written;"
+            " restore the database from a backup, or begin anew without it"
+        )
+
+
 def damaged_values(
     connection: Connection, table: sa.Table, row_ids: Sequence[int], columns: Sequence[str]
 ) -> list[dict[str, str | int | None]]:
@@ -120,4 +136,6 @@ def damaged_values(
 def _plain(table: sa.Table, name: str, value: object) -> str | int | None:
     if name == "row_id" or isinstance(table.c[name].type, sa.Integer | sa.TypeDecorator):
         return value if isinstance(value, int) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     return value if isinstance(value, str) else ""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority
-from imaging_node.domain.records import DeliveryRecord, StudyRecord
+from imaging_node.domain.records import DeliveryRecord, StudyRecord, WorklistRow
 from imaging_node.store.damage import DAMAGE_REASON, ROW_DAMAGED, damaged_values
 from imaging_node.store.schema import damaged_rows, deliveries, studies
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Connection
+
+    from imaging_node.telemetry import Pseudonyms
 
 
 def damaged_studies(
@@ -47,6 +49,36 @@ def damaged_studies(
         )
         for row in damaged_values(connection, studies, row_ids, columns)
     }
+
+
+def damaged_worklist_rows(
+    connection: Connection,
+    pseudonyms: Pseudonyms,
+    ranks: sa.Subquery,
+    damaged: Sequence[int],
+    *,
+    now: datetime,
+) -> list[WorklistRow]:
+    """Damaged studies with the ranks that the worklist gave their row ids."""
+    if not damaged:
+        return []
+    rank_of = {
+        row.row_id: row.rank
+        for row in connection.execute(sa.select(ranks).where(ranks.c.row_id.in_(damaged)))
+    }
+    return [
+        WorklistRow(
+            study=record,
+            token=pseudonyms.token(record.study_instance_uid),
+            rank=rank_of[each],
+            priority_reason="not known: row damaged",
+            findings=(),
+            remarks=(),
+            captures=(),
+            deliveries={},
+        )
+        for each, record in damaged_studies(connection, damaged, now=now).items()
+    ]
 
 
 def damaged_deliveries(connection: Connection, row_ids: Sequence[int]) -> list[DeliveryRecord]:

@@ -76,6 +76,9 @@ class Database:
     def _translated(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError:
+            # SQLite quotes a damaged schema in its message, and Python cannot read that.
+            raise _damaged(verb, "malformed database schema") from None
         except DBAPIError as error:
             # Not the statement or its parameters: they hold patients' data.
             code = getattr(error.orig, "sqlite_errorcode", 0)
@@ -85,10 +88,7 @@ class Database:
                     " what was written; check it before anything else"
                 ) from None
             if code & 0xFF in _DAMAGED:
-                raise StorageError(
-                    f"cannot {verb} the node's database ({error.orig}): it is damaged; stop the"
-                    " node and restore node.sqlite from a backup"
-                ) from None
+                raise _damaged(verb, str(error.orig)) from None
             raise StorageError(
                 f"cannot {verb} the node's database ({error.orig});"
                 " check the disk of the state directory and that one node alone uses it"
@@ -146,6 +146,13 @@ def _engine(url: str, *prepare: Callable[[DBAPIConnection, ConnectionPoolEntry],
         event.listen(engine, "connect", each)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _damaged(verb: str, what: str) -> StorageError:
+    return StorageError(
+        f"cannot {verb} the node's database ({what}): it is damaged; stop the node and restore"
+        " node.sqlite from a backup"
+    )
 
 
 def _missing(location: str | None) -> StorageError:

@@ -15,6 +15,7 @@ from imaging_node.domain.priority import ReadingPriority
 from imaging_node.domain.records import (
     CaptureReference,
     DeliveryRecord,
+    KeptInstance,
     RoleStatus,
     StudyRecord,
     WorkCounts,
@@ -23,7 +24,11 @@ from imaging_node.domain.records import (
 from imaging_node.domain.result_object import ObjectKind
 from imaging_node.store.checksums import damaged_row_ids, is_intact, require_whole, row_id
 from imaging_node.store.damage import is_set_aside
-from imaging_node.store.damaged_records import damaged_deliveries, damaged_studies
+from imaging_node.store.damaged_records import (
+    damaged_deliveries,
+    damaged_studies,
+    damaged_worklist_rows,
+)
 from imaging_node.store.schema import deliveries, instances, objects, quarantine, roles, studies
 
 if TYPE_CHECKING:
@@ -124,7 +129,7 @@ def list_worklist(
         chosen = query.with_only_columns(studies.c.study_instance_uid)
         captures = _captures(connection, pseudonyms, chosen)
         counts = _delivery_counts(connection, chosen)
-        unknown = _damaged_worklist_rows(connection, pseudonyms, ranks, damaged, now=now)
+        unknown = damaged_worklist_rows(connection, pseudonyms, ranks, damaged, now=now)
     known = [
         WorklistRow(
             study=_study_record(row, now),
@@ -144,7 +149,8 @@ def list_worklist(
 def find_study(database: Database, pseudonyms: Pseudonyms, token: str) -> str | None:
     """Study Instance UID that a token stands for, None if there is none."""
     with database.read() as connection:
-        uids = connection.scalars(sa.select(studies.c.study_instance_uid))
+        # As text whatever the damage: a damaged study has its page as well.
+        uids = connection.scalars(sa.select(sa.cast(studies.c.study_instance_uid, sa.String)))
         return next((uid for uid in uids if pseudonyms.token(uid) == token), None)
 
 
@@ -181,6 +187,30 @@ def list_deliveries(database: Database) -> Sequence[DeliveryRecord]:
         ]
         unknown = damaged_deliveries(connection, damaged)
     return sorted([*known, *unknown], key=lambda record: record.id)
+
+
+def list_instances(database: Database, study_instance_uid: str) -> Sequence[KeptInstance]:
+    """Every content of every instance that is kept of a study, in order of arrival.
+
+    Raises:
+        IntegrityError: A row of the study is damaged or missing.
+    """
+    with database.read() as connection:
+        require_whole(connection, instances, study_instance_uid)
+        rows = connection.execute(
+            sa.select(instances)
+            .where(instances.c.study_instance_uid == study_instance_uid)
+            .order_by(instances.c.id)
+        ).all()
+    return [
+        KeptInstance(
+            sop_instance_uid=row.sop_instance_uid,
+            sop_class_uid=row.sop_class_uid,
+            digest=row.digest,
+            received_at=row.received_at,
+        )
+        for row in rows
+    ]
 
 
 def list_objects(database: Database, study_instance_uid: str) -> Sequence[StoredObject]:
@@ -344,35 +374,6 @@ def _delivery_counts(
     ):
         counts[row.study_instance_uid][DeliveryState(row.shown)] = row.n
     return counts
-
-
-def _damaged_worklist_rows(
-    connection: sa.Connection,
-    pseudonyms: Pseudonyms,
-    ranks: sa.Subquery,
-    damaged: Sequence[int],
-    *,
-    now: datetime,
-) -> list[WorklistRow]:
-    if not damaged:
-        return []
-    rank_of = {
-        row.row_id: row.rank
-        for row in connection.execute(sa.select(ranks).where(ranks.c.row_id.in_(damaged)))
-    }
-    return [
-        WorklistRow(
-            study=record,
-            token=pseudonyms.token(record.study_instance_uid),
-            rank=rank_of[each],
-            priority_reason="not known: row damaged",
-            findings=(),
-            remarks=(),
-            captures=(),
-            deliveries={},
-        )
-        for each, record in damaged_studies(connection, damaged, now=now).items()
-    ]
 
 
 def _captures(

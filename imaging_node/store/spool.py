@@ -30,8 +30,6 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._min_free_inodes = min_free_inodes
         self._incoming = folder / _INCOMING
-        # Windows of a name: which process and which of its files, so that a start can tell a
-        # dead process's leavings from a living one's.
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
@@ -79,29 +77,34 @@ class Spool:
             part.write([memoryview(beginning)])
         return part
 
-    def settle(self, parts: Sequence[SpoolPart]) -> None:
-        """Give sealed parts their names; on return they survive a power failure.
+    def settle(self, part: SpoolPart) -> str:
+        """Give a part that is complete its name; on return it survives a power failure.
+
+        Returns:
+            Its SHA-256, 64 hex digits.
 
         Raises:
             DurabilityError: An fsync failed.
             StorageError: The disk is full or failing.
         """
-        folders: dict[Path, None] = {}
-        for part in parts:
-            path = self.path(part.digest)
-            try:
-                if _is_whole(path, part.digest):
-                    # A good copy never yields; whoever renamed it may not have come to the
-                    # folder yet.
-                    part.discard()
-                else:
-                    self._make_folder(path.parent)
-                    part.rename(path)
-            except OSError as error:
-                raise _cannot_keep(error) from None
-            folders[path.parent] = None
-        for folder in folders:
-            _sync_folder(folder)
+        digest = part.digest
+        path = self.path(digest)
+        try:
+            if _is_whole(path, digest):
+                # A good copy never yields; whoever renamed it may not have come to the folder.
+                part.discard()
+            else:
+                if not path.parent.exists():
+                    path.parent.mkdir(mode=0o700, exist_ok=True)
+                    _sync_folder(self._folder)
+                # First the name, then both fsyncs: the file system commits them together. A
+                # name without its content is a file that no row names, and a start removes it.
+                part.rename(path)
+                part.sync()
+        except OSError as error:
+            raise _cannot_keep(error) from None
+        _sync_folder(path.parent)
+        return digest
 
     def write(self, payload: bytes) -> str:
         """Keep `payload`; on return it survives a power failure.
@@ -119,11 +122,9 @@ class Spool:
             )
         part = self.begin(payload)
         try:
-            part.seal()
-            self.settle([part])
+            return self.settle(part)
         finally:
             part.discard()
-        return part.digest
 
     def read(self, digest: str) -> bytes:
         """The content of a kept file, its digest checked.
@@ -133,17 +134,11 @@ class Spool:
         """
         return read_verified(self.path(digest), digest)
 
-    def _make_folder(self, folder: Path) -> None:
-        if not folder.exists():
-            folder.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(self._folder)
-
 
 class SpoolPart:
     """Owns a file under way; `settle` gives it its name, `discard` removes it.
 
     Attributes:
-        digest: SHA-256 of the content, once it is sealed.
         size_bytes: Written so far.
     """
 
@@ -152,7 +147,6 @@ class SpoolPart:
         self._descriptor = descriptor
         self._hash = sha256()
         self._is_named = False
-        self.digest = ""
         self.size_bytes = 0
 
     def write(self, pieces: Sequence[memoryview]) -> None:
@@ -196,13 +190,17 @@ class SpoolPart:
         with whole:
             yield whole
 
-    def seal(self) -> None:
-        """End the content; on return its bytes, not yet its name, survive a power failure.
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written so far, 64 hex digits."""
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Return once the content survives a power failure.
 
         Raises:
             DurabilityError: The fsync failed.
         """
-        self.digest = self._hash.hexdigest()
         try:
             os.fsync(self._descriptor)
         except OSError as error:

@@ -34,6 +34,8 @@ STATE_BADGES = {
     StudyState.FAILED: Badge(sign="✕", word="Analysis failed", style="refused"),
 }
 
+QUARANTINE_BADGE = Badge(sign="!", word="Quarantined", style="refused")
+
 CALL_BADGES = {
     Presence.PRESENT: Badge(sign="■", word="Present", style="present"),
     Presence.UNDETERMINED: Badge(sign="◧", word="Undetermined", style="undetermined"),
