@@ -7,7 +7,7 @@ import struct
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
@@ -23,10 +23,13 @@ from pynetdicom.presentation import build_context
 from imaging_node.dicom import command_set as words
 from imaging_node.dicom.association import Watch
 from imaging_node.dicom.command_set import Command, encode_command
+from imaging_node.dicom.commitment import CommitmentReport, CommitmentRequest
 from imaging_node.dicom.connection_slots import ConnectionSlots
-from imaging_node.dicom.intake_port import IncomingInstance, Intake
+from imaging_node.dicom.endings import Ending
+from imaging_node.dicom.intake_port import IncomingInstance, Intake, Transferred
 from imaging_node.dicom.listener import Listener
 from imaging_node.dicom.listening_socket import bind
+from imaging_node.dicom.negotiation import Caller
 from imaging_node.dicom.tls import acceptor_context
 from imaging_node.settings import DicomSettings
 from imaging_node.telemetry import Counters
@@ -35,10 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from imaging_node.dicom.commitment import CommitmentReport, CommitmentRequest
-    from imaging_node.dicom.endings import Ending
-    from imaging_node.dicom.intake_port import InstanceSink, Transferred
-    from imaging_node.dicom.negotiation import Caller
+    from imaging_node.dicom.intake_port import InstanceSink
 
 LOOPBACK = "127.0.0.1"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -171,7 +171,7 @@ class RawPeer:
         self.socket = socket.create_connection((LOOPBACK, port), timeout=limit_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def __enter__(self) -> RawPeer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

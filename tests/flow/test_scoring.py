@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from pydicom import dcmread
 
 from imaging_node.dicom.file_format import split_part10
-from imaging_node.dicom.receiver import ReceivedInstance
+from imaging_node.dicom.intake_port import IncomingInstance
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority
-from imaging_node.flow.intake import Intake, accept_instance
+from imaging_node.flow.intake import accept_instance, open_room
 from imaging_node.flow.scoring import (
     ATTEMPTS_BEFORE_DECLINING,
     ATTEMPTS_BEFORE_FAILING,
@@ -47,24 +47,24 @@ def accept(room: ScoringRoom, clock: Clock, payload: bytes) -> str:
     """Bring a film in as the receiver does; returns its Study Instance UID."""
     header = dcmread(BytesIO(payload), stop_before_pixels=True)
     transfer_syntax_uid, dataset = split_part10(payload)
-    intake = Intake(
-        database=room.database,
-        spool=room.spool,
-        pseudonyms=room.pseudonyms,
+    intake = open_room(
+        room.database,
+        room.spool,
+        room.pseudonyms,
         quiet_period=timedelta(0),
         priority_by_calling_ae_title={},
         is_archive=False,
         clock=clock,
     )
     accept_instance(
-        ReceivedInstance(
+        IncomingInstance(
             sop_class_uid=str(header.SOPClassUID),
             sop_instance_uid=str(header.SOPInstanceUID),
             transfer_syntax_uid=transfer_syntax_uid,
             calling_ae_title="MODALITY",
             is_high_priority=False,
-            dataset=dataset,
         ),
+        dataset,
         intake,
     )
     return str(header.StudyInstanceUID)
