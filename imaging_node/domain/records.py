@@ -146,7 +146,8 @@ class WorkCounts:
     Attributes:
         studies, deliveries: Number by state.
         oldest_waiting_s: Age of the oldest study that has no ending yet; 0 if there is none.
-        oldest_delivery_s: Age of the oldest object that still waits; 0 if there is none.
+        oldest_delivery_s: Age of the oldest object not yet delivered or parked; 0 if there is
+            none.
         quarantined_instances: Instances that were refused and kept.
     """
 

@@ -50,6 +50,7 @@ def send_files(
 
     Raises:
         PeerUnavailableError: The peer cannot be reached or stopped answering.
+        PeerRefusedError: It takes no association from this node.
     """
     outcome = SendingOutcome()
     kinds: dict[Path, tuple[str, str]] = {}

@@ -285,7 +285,7 @@ def count_work(database: Database, *, now: datetime) -> WorkCounts:
             sa.select(sa.func.min(objects.c.recorded_at))
             .join(deliveries, deliveries.c.sop_instance_uid == objects.c.sop_instance_uid)
             .where(
-                deliveries.c.state == DeliveryState.WAITING,
+                deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.STORED]),
                 objects.c.recorded_at.between(_EPOCH, now),
             )
         )
