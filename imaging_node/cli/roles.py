@@ -24,7 +24,7 @@ def receive(config: ConfigOption = None, supervisor_pid: SupervisorOption = None
     """Run the DICOM listener alone: C-ECHO and C-STORE."""
     from imaging_node.node.receive import run_receive
 
-    run_receive(load_settings(config), supervisor_pid=supervisor_pid)
+    raise typer.Exit(run_receive(load_settings(config), supervisor_pid=supervisor_pid))
 
 
 def score(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:

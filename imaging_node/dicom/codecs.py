@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from imaging_node.dicom.receiver import TRANSFER_SYNTAXES
+from imaging_node.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 
 
 def decodable_syntaxes() -> dict[str, bool]:

@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
 
-from imaging_node.dicom.file_format import PARSE_ERRORS, STATUS_CANNOT_UNDERSTAND, parse_dataset
+from imaging_node.dicom.header_scan import Header, scan_header
 from imaging_node.dicom.identity import INSTANCE_CREATOR_UID
+from imaging_node.dicom.statuses import (
+    STATUS_CANNOT_UNDERSTAND,
+    STATUS_DATASET_MISMATCH,
+    STATUS_INVALID_SOP_INSTANCE,
+)
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.priority import ReadingPriority, ordered_priority
 from imaging_node.domain.study import ImageInstance
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    import mmap
 
-STATUS_INVALID_SOP_INSTANCE = 0x0117
-STATUS_DATASET_MISMATCH = 0xA900
 _UID = re.compile(r"[0-9.]{1,64}")
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _DAYS_PER_YEAR = 365.25
 _AGE_UNITS = {"D": 1 / _DAYS_PER_YEAR, "W": 7 / _DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
 
@@ -45,9 +47,10 @@ _KEYWORDS = (
     "PresentationIntentType", "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames",
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientAge",
     "AccessionNumber", "StudyDate", "StudyTime", "RequestedProcedurePriority",
-    "RequestAttributesSequence", "SpecificCharacterSet", "InstanceCreatorUID",
+    "RequestAttributesSequence", "SpecificCharacterSet", "InstanceCreatorUID", "CodeMeaning",
 )  # fmt: skip
-_TAGS = [tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None]
+_TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
+_WANTED = frozenset(_TAGS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,30 +87,26 @@ def require_legal_uid(uid: str) -> None:
 
 
 def read_header(
-    dataset: bytes,
+    dataset: bytes | mmap.mmap,
     *,
     transfer_syntax_uid: str,
     sop_class_uid: str | None = None,
     sop_instance_uid: str | None = None,
+    begin: int = 0,
 ) -> ReceivedHeader:
     """Read the header of an encoded dataset, and hold it against the command that brought it.
 
     Args:
-        dataset: As received, without file meta information.
+        dataset: As received; it may end anywhere after its header.
         sop_class_uid, sop_instance_uid: What the C-STORE command says; None for a file.
+        begin: Where the dataset begins, behind file meta information.
 
     Raises:
+        TruncatedHeaderError: 0xC000, `dataset` ends within its header.
         RejectedInstanceError: 0xA900 dataset and command disagree; 0xC000 not parsable, or a
             Study, Series or SOP UID is missing or illegal.
     """
-    found_pixels: list[bool] = []
-
-    def stop_at_pixels(tag: int, _: str | None, length: int) -> bool:
-        if tag in _PIXEL_TAGS:
-            found_pixels.append(length > 0)
-        return tag >= min(_PIXEL_TAGS)
-
-    header = parse_dataset(dataset, transfer_syntax_uid, stop_when=stop_at_pixels, tags=_TAGS)
+    header = scan_header(dataset, transfer_syntax_uid, _WANTED, begin=begin)
     uids = {
         keyword: _ascii(header, keyword)
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -126,7 +125,7 @@ def read_header(
                 status=STATUS_CANNOT_UNDERSTAND,
             )
     return ReceivedHeader(
-        image=_image(header, uids, transfer_syntax_uid, has_pixel_data=any(found_pixels)),
+        image=_image(header, uids, transfer_syntax_uid, has_pixel_data=header.has_pixel_data),
         patient_digest=_patient_digest(header),
         accession_number=_text(header, "AccessionNumber"),
         study_at=_moment(_ascii(header, "StudyDate"), _ascii(header, "StudyTime")),
@@ -136,7 +135,7 @@ def read_header(
 
 
 def _image(
-    header: Dataset, uids: dict[str, str], transfer_syntax_uid: str, *, has_pixel_data: bool
+    header: Header, uids: dict[str, str], transfer_syntax_uid: str, *, has_pixel_data: bool
 ) -> ImageInstance:
     modality = _ascii(header, "Modality").upper()
     return ImageInstance(
@@ -161,58 +160,47 @@ def _image(
     )
 
 
-def _raw(header: Dataset, keyword: str) -> RawDataElement | None:
-    """The element as received: looking at it cannot fail, whatever it holds."""
-    element: Any = header.get_item(keyword) if keyword in header else None
-    return element if isinstance(element, RawDataElement) else None
+def _raw_bytes(header: Header, keyword: str) -> bytes:
+    return header.values.get(_TAGS[keyword], b"")
 
 
-def _raw_bytes(header: Dataset, keyword: str) -> bytes:
-    element = _raw(header, keyword)
-    return element.value if element is not None and isinstance(element.value, bytes) else b""
-
-
-def _ascii(header: Dataset, keyword: str) -> str:
+def _ascii(header: Header, keyword: str) -> str:
     """First value of an element of the default repertoire, padding removed."""
     text = _raw_bytes(header, keyword).decode("latin-1")
     return text.split("\\")[0].strip(" \0")
 
 
-def _text(header: Dataset, keyword: str) -> str:
+def _text(header: Header, keyword: str, root: Header | None = None) -> str:
     """An element's text in its character set, or "" when that cannot be decoded."""
+    value = _raw_bytes(header, keyword)
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii").strip(" \0")
+    names = _raw_bytes(root or header, "SpecificCharacterSet").decode("latin-1").split("\\")
     try:
-        value = header.get(keyword)
-        return "" if value is None else str(value).strip()
-    except PARSE_ERRORS:
+        encodings = convert_encodings([each.strip(" \0") for each in names])
+        return decode_bytes(value, encodings, set()).strip(" \0")
+    except (LookupError, ValueError):
         return ""
 
 
-def _unsigned(header: Dataset, keyword: str) -> int:
-    element = _raw(header, keyword)
-    is_little = element is None or element.is_little_endian
-    return int.from_bytes(_raw_bytes(header, keyword)[:2], "little" if is_little else "big")
+def _unsigned(header: Header, keyword: str) -> int:
+    value = _raw_bytes(header, keyword)[:2]
+    return int.from_bytes(value, "little" if header.is_little_endian else "big")
 
 
 def _decimal(text: str) -> int:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else 1
 
 
-def _items(header: Dataset, keyword: str) -> list[Dataset]:
-    try:
-        return list(header.get(keyword) or [])
-    except PARSE_ERRORS:
-        return []
-
-
-def _code_meaning(header: Dataset, keyword: str) -> str:
-    for item in _items(header, keyword):
-        meaning = _text(item, "CodeMeaning").upper()
+def _code_meaning(header: Header, keyword: str) -> str:
+    for item in header.items.get(_TAGS[keyword], ()):
+        meaning = _text(item, "CodeMeaning", header).upper()
         if meaning:
             return meaning
     return ""
 
 
-def _coded_view(header: Dataset) -> str:
+def _coded_view(header: Header) -> str:
     """View of the View Code Sequence, CID 4010, in the words of View Position."""
     meaning = _code_meaning(header, "ViewCodeSequence").replace("-", "").replace(" ", "")
     if not meaning:
@@ -229,7 +217,7 @@ def _coded_view(header: Dataset) -> str:
     return meaning
 
 
-def _patient_digest(header: Dataset) -> str:
+def _patient_digest(header: Header) -> str:
     patient_id = _raw_bytes(header, "PatientID").strip(b" \0")
     if patient_id:
         parts = (b"id", patient_id, _raw_bytes(header, "IssuerOfPatientID").strip(b" \0"))
@@ -242,7 +230,7 @@ def _patient_digest(header: Dataset) -> str:
     return sha256(b"\n".join(parts)).hexdigest()
 
 
-def _age_years(header: Dataset) -> float | None:
+def _age_years(header: Header) -> float | None:
     # The unit is mandatory (PS3.5 6.2, VR AS). Without it years are meant in practice, and to
     # read nothing would let an adult pass as a patient of unknown age.
     stated = re.fullmatch(r"(\d{1,3})([DWMY]?)", _ascii(header, "PatientAge").upper())
@@ -271,9 +259,9 @@ def _moment(study_date: str, study_time: str) -> datetime | None:
     return datetime.combine(day, time(hour, minute, second), UTC)
 
 
-def _priority(header: Dataset) -> ReadingPriority:
+def _priority(header: Header) -> ReadingPriority:
     nested = [
         _ascii(item, "RequestedProcedurePriority")
-        for item in _items(header, "RequestAttributesSequence")
+        for item in header.items.get(_TAGS["RequestAttributesSequence"], ())
     ]
     return ordered_priority(_ascii(header, "RequestedProcedurePriority"), *nested)

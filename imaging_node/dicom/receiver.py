@@ -1,186 +1,400 @@
-"""Verification and Storage SCP: C-STORE in, one status out, for every instance."""
+"""Verification, Storage and Storage Commitment on one association: one status for each request."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pynetdicom import AE, evt
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
-
-from imaging_node.dicom.headers import STATUS_DATASET_MISMATCH
-from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from imaging_node.domain.errors import RejectedInstanceError, StorageError
+from imaging_node.dicom import command_set as words
+from imaging_node.dicom.command_set import Command, CommandSet, decode_command, encode_command
+from imaging_node.dicom.commitment import read_commitment_report, read_commitment_request
+from imaging_node.dicom.endings import AbortAssociationError, AbortReason
+from imaging_node.dicom.headers import require_legal_uid
+from imaging_node.dicom.intake_port import IncomingInstance, InstanceSink, Intake, Transferred
+from imaging_node.dicom.negotiation import AcceptedContext
+from imaging_node.dicom.statuses import (
+    STATUS_CANNOT_UNDERSTAND,
+    STATUS_CLASS_NOT_SUPPORTED,
+    STATUS_DATASET_MISMATCH,
+    STATUS_NO_SUCH_ACTION,
+    STATUS_NO_SUCH_EVENT,
+    STATUS_NO_SUCH_INSTANCE,
+    STATUS_OUT_OF_RESOURCES,
+    STATUS_PROCESSING_FAILURE,
+    STATUS_SUCCESS,
+    STATUS_TOO_LARGE,
+    STATUS_UNEXPECTED,
+    STATUS_UNRECOGNISED_OPERATION,
+)
+from imaging_node.dicom.storage_classes import (
+    COMMITMENT_PUSH_MODEL,
+    COMMITMENT_PUSH_MODEL_INSTANCE,
+    VERIFICATION,
+)
+from imaging_node.dicom.upper_layer import COMMAND_CEILING_BYTES, UpperLayer
+from imaging_node.domain.errors import DurabilityError, RejectedInstanceError, StorageError
 from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from imaging_node.dicom.negotiation import Agreement
 
-    from pynetdicom.transport import ThreadedAssociationServer
-
-    from imaging_node.settings import DicomSettings
-
-STATUS_SUCCESS = 0x0000
-STATUS_OUT_OF_RESOURCES = 0xA700
-STATUS_UNEXPECTED = 0xC0FE
 _PRIORITY_HIGH = 1  # PS3.7 9.1.1.1, C-STORE command Priority
-
-STORAGE_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.1",  # CR
-    "1.2.840.10008.5.1.4.1.1.1.1",  # DX for presentation
-    "1.2.840.10008.5.1.4.1.1.1.1.1",  # DX for processing
-    "1.2.840.10008.5.1.4.1.1.1.2",  # mammography for presentation
-    "1.2.840.10008.5.1.4.1.1.1.2.1",  # mammography for processing
-    "1.2.840.10008.5.1.4.1.1.2",  # CT
-    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
-    "1.2.840.10008.5.1.4.1.1.4",  # MR
-    "1.2.840.10008.5.1.4.1.1.4.1",  # enhanced MR
-    "1.2.840.10008.5.1.4.1.1.4.3",  # enhanced MR colour
-    "1.2.840.10008.5.1.4.1.1.4.4",  # legacy converted enhanced MR
-    "1.2.840.10008.5.1.4.1.1.7",  # secondary capture
-    "1.2.840.10008.5.1.4.1.1.7.1",  # multi-frame single bit secondary capture
-    "1.2.840.10008.5.1.4.1.1.7.2",  # multi-frame grayscale byte secondary capture
-    "1.2.840.10008.5.1.4.1.1.7.3",  # multi-frame grayscale word secondary capture
-    "1.2.840.10008.5.1.4.1.1.7.4",  # multi-frame true colour secondary capture
-)
-
-TRANSFER_SYNTAXES = (
-    "1.2.840.10008.1.2.1",  # explicit VR little endian
-    "1.2.840.10008.1.2",  # implicit VR little endian
-    "1.2.840.10008.1.2.1.99",  # deflated explicit VR little endian
-    "1.2.840.10008.1.2.2",  # explicit VR big endian
-    "1.2.840.10008.1.2.4.50",  # JPEG baseline
-    "1.2.840.10008.1.2.4.51",  # JPEG extended
-    "1.2.840.10008.1.2.4.57",  # JPEG lossless
-    "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.4.201",  # HTJ2K lossless
-    "1.2.840.10008.1.2.4.202",  # HTJ2K lossless RPCL
-    "1.2.840.10008.1.2.4.203",  # HTJ2K
-    "1.2.840.10008.1.2.5",  # RLE lossless
-)
+_LONGEST_DATASET_BYTES = 8 * 1024 * 1024  # of N-ACTION and N-EVENT-REPORT: 65,536 references
+_REQUEST_COMMITMENT = 1  # Action Type ID, PS3.4 J.3.2
+_REPORT_TYPES = (1, 2)  # Event Type ID, PS3.4 J.3.3
+# A peer that sends before it was answered, without having asked for that (PS3.7 D.3.3.3), may
+# be this many messages ahead.
+_MESSAGES_AHEAD = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedInstance:
-    """One C-STORE request: the command's words and the dataset's bytes, nothing decoded."""
+@dataclass(slots=True)
+class _Message:
+    """A request whose dataset is being received."""
 
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    calling_ae_title: str
-    is_high_priority: bool
-    dataset: bytes
+    context_id: int
+    context: AcceptedContext
+    command: CommandSet
+    operation: int
+    begun_at_s: float
+    sink: InstanceSink | None = None
+    refusal: tuple[int, str] | None = None
+    size_bytes: int = 0
+    collected: bytearray = field(default_factory=bytearray)
 
 
-class Receiver:
-    """Owns the listening socket; every accepted instance has gone through `accept`."""
+class AssociationServices:
+    """Owns the message under way on one association, and answers each in turn.
+
+    Attributes:
+        transferred: What has been accepted so far.
+    """
 
     def __init__(
         self,
-        settings: DicomSettings,
-        accept: Callable[[ReceivedInstance], None],
+        layer: UpperLayer,
+        agreement: Agreement,
+        intake: Intake,
         counters: Counters,
+        *,
+        max_instance_bytes: int,
     ) -> None:
-        """Begin to listen.
+        self.transferred = Transferred()
+        self._layer = layer
+        self._agreement = agreement
+        self._intake = intake
+        self._counters = counters
+        self._max_instance_bytes = max_instance_bytes
+        self._command = bytearray()
+        self._command_context_id = 0
+        self._message: _Message | None = None
+        self._fragments: list[memoryview] = []
+        self._messages_ahead = 0
 
-        Args:
-            accept: Returns once the instance is durable. RejectedInstanceError carries the
-                status for the sender; StorageError is answered with 0xA700.
+    @property
+    def is_idle(self) -> bool:
+        """Whether no message has begun."""
+        return self._message is None and not self._command
+
+    def take(
+        self, context_id: int, fragment: memoryview, *, is_command: bool, is_last: bool
+    ) -> None:
+        """Take one presentation data value.
 
         Raises:
-            StorageError: The port cannot be bound.
+            AbortAssociationError: The peer broke the rules.
         """
-        self._accept = accept
-        self._counters = counters
-        self._entity = AE(ae_title=settings.ae_title)
-        self._entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        self._entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        self._entity.maximum_associations = settings.max_associations
-        self._entity.maximum_pdu_size = 131072
-        self._entity.add_supported_context(Verification)
-        for sop_class_uid in STORAGE_CLASSES:
-            self._entity.add_supported_context(sop_class_uid, list(TRANSFER_SYNTAXES))
+        message = self._message
+        if message is not None:
+            if is_command or context_id != message.context_id:
+                raise _out_of_place("a message begins before the last one has ended")
+            self._take_dataset(message, fragment, is_last=is_last)
+            return
+        if not is_command:
+            raise _out_of_place("a dataset without a command")
+        if self._command and context_id != self._command_context_id:
+            raise _out_of_place("a command changes its presentation context")
+        self._command_context_id = context_id
+        self._command += fragment
+        if len(self._command) > COMMAND_CEILING_BYTES:
+            raise _damaged("a command set is longer than 64 KiB")
+        if is_last:
+            encoded, self._command = self._command, bytearray()
+            self._begin(context_id, encoded)
+
+    def flush(self) -> None:
+        """Write the collected fragments: their memory is about to change."""
+        fragments, self._fragments = self._fragments, []
+        message = self._message
+        if not fragments or message is None or message.sink is None:
+            return
         try:
-            server = self._entity.start_server(
-                (settings.host, settings.port),
-                block=False,
-                evt_handlers=[
-                    (evt.EVT_C_STORE, self._store),
-                    (evt.EVT_REJECTED, self._note_rejection),
-                ],
-            )
-        except OSError as error:
-            raise StorageError(
-                f"cannot listen for DICOM on {settings.host}:{settings.port} ({error.strerror});"
-                " free the port or change dicom.port"
-            ) from error
-        assert server is not None  # block=False returns it
-        self._server: ThreadedAssociationServer = server
-
-    def drain(self, limit_s: float) -> None:
-        """Stop listening, let running associations finish for `limit_s`, then abort them."""
-        self._server.shutdown()
-        self._server.server_close()
-        deadline = time.monotonic() + limit_s
-        while self._server.active_associations and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self._entity.shutdown()
-
-    def _store(self, event: evt.Event) -> int:
-        status = self._answer(event)
-        self._counters.add(Metric.INSTANCES, status=f"0x{status:04X}")
-        return status
-
-    def _answer(self, event: evt.Event) -> int:
-        started = time.monotonic()
-        try:
-            received = _received(event)
-            self._accept(received)
-        except RejectedInstanceError as error:
-            log(Event.INSTANCE_REFUSED, status=f"0x{error.status:04X}", reason=str(error))
-            return error.status
+            message.sink.write(fragments)
         except StorageError as error:
+            self._refuse(message, STATUS_OUT_OF_RESOURCES, str(error))
+
+    def close(self) -> None:
+        """Forget an unfinished message: nothing of it was acknowledged."""
+        message, self._message = self._message, None
+        self._fragments = []
+        if message is not None and message.sink is not None:
+            message.sink.discard()
+
+    def _begin(self, context_id: int, encoded: bytearray) -> None:
+        context = self._agreement.contexts.get(context_id)
+        if context is None:
+            raise _damaged("a presentation context that was not agreed on")
+        self._count_ahead()
+        try:
+            command = decode_command(encoded)
+            number = command.number(words.COMMAND_FIELD)
+            message = _Message(context_id, context, command, number, time.monotonic())
+            has_dataset = command.has_dataset
+            if number & words.RESPONSE or number == Command.C_CANCEL:
+                if has_dataset:
+                    raise _damaged("a response with a dataset that nobody asked for")
+                return  # nobody waits for it
+            command.number(words.MESSAGE_ID)
+        except ValueError as error:
+            raise _damaged(str(error)) from None
+        if number == Command.C_STORE and has_dataset:
+            self._open_sink(message)
+        if has_dataset:
+            self._message = message
+        else:
+            self._finish(message)
+
+    def _count_ahead(self) -> None:
+        """Bound how far a peer runs ahead of its answers: nothing queues here, see `_finish`."""
+        if self._messages_ahead > _MESSAGES_AHEAD:
+            raise _out_of_place("more than two messages ahead of their answers")
+
+    def _open_sink(self, message: _Message) -> None:
+        try:
+            message.sink = self._intake.open_instance(
+                _incoming(message, self._agreement.caller.ae_title)
+            )
+        except RejectedInstanceError as error:
+            self._refuse(message, error.status, str(error))
+        except StorageError as error:
+            self._refuse(message, STATUS_OUT_OF_RESOURCES, str(error))
+
+    def _take_dataset(self, message: _Message, fragment: memoryview, *, is_last: bool) -> None:
+        message.size_bytes += len(fragment)
+        if message.operation == Command.C_STORE:
+            if message.size_bytes > self._max_instance_bytes:
+                self._give_up_on_size(message)
+            if message.refusal is None:
+                self._fragments.append(fragment)
+        else:
+            if message.size_bytes > _LONGEST_DATASET_BYTES:
+                raise _damaged("the dataset of a normalised request is longer than 8 MiB")
+            message.collected += fragment
+        if is_last:
+            self.flush()
+            self._message = None
+            self._finish(message)
+
+    def _give_up_on_size(self, message: _Message) -> None:
+        """Answer A701 and abort: who sends without end would not read an answer alone."""
+        self._refuse(message, STATUS_TOO_LARGE, "larger than dicom.max_instance_bytes")
+        self._message = None
+        self._fragments = []
+        self._finish(message)
+        raise AbortAssociationError("an instance over the size limit", is_provider=False)
+
+    def _finish(self, message: _Message) -> None:
+        """Answer a message that arrived whole."""
+        if message.operation == Command.C_ECHO:
+            status, comment = self._verify(message)
+        elif message.operation == Command.C_STORE:
+            status, comment = self._store(message)
+        elif message.operation in (Command.N_ACTION, Command.N_EVENT_REPORT):
+            status, comment = self._commit(message)
+        else:
+            status, comment = STATUS_UNRECOGNISED_OPERATION, "no such operation here"
+        self._layer.send_command(message.context_id, _response(message, status, comment))
+        # What lies in the buffer now was sent before this answer.
+        self._messages_ahead = self._messages_ahead + 1 if self._layer.has_unread_data else 0
+
+    def _verify(self, message: _Message) -> tuple[int, str]:
+        if message.context.abstract_syntax != VERIFICATION:
+            return STATUS_CLASS_NOT_SUPPORTED, "C-ECHO on another class's context"
+        return STATUS_SUCCESS, ""
+
+    def _store(self, message: _Message) -> tuple[int, str]:
+        status, reason = self._accept(message)
+        self._counters.add(Metric.INSTANCES, status=f"0x{status:04X}")
+        if status != STATUS_SUCCESS:
+            self.transferred.refused += 1
             log(
                 Event.INSTANCE_REFUSED,
-                status=f"0x{STATUS_OUT_OF_RESOURCES:04X}",
-                reason=str(error),
-                seconds=round(time.monotonic() - started, 3),
+                status=f"0x{status:04X}",
+                reason=reason,
+                ae_title=self._agreement.caller.ae_title,
+                address=self._agreement.caller.address,
+                seconds=round(time.monotonic() - message.begun_at_s, 3),
             )
-            return STATUS_OUT_OF_RESOURCES
+        return status, reason
+
+    def _accept(self, message: _Message) -> tuple[int, str]:
+        """The status of an instance that arrived whole."""
+        if message.refusal is not None:
+            return message.refusal
+        try:
+            study = self._accept_dataset(message.sink)
+        except RejectedInstanceError as error:
+            return error.status, str(error)
+        except StorageError as error:
+            if isinstance(error, DurabilityError):
+                self._intake.on_durability_lost()
+            return STATUS_OUT_OF_RESOURCES, str(error)
         except Exception as error:  # noqa: BLE001 - top of the C-STORE service
             log(
-                Event.INSTANCE_REFUSED,
-                status=f"0x{STATUS_UNEXPECTED:04X}",
+                Event.THREAD_FAILED,
+                role="receive",
                 error=type(error).__name__,
                 where=place_of(error.__traceback__),
             )
-            return STATUS_UNEXPECTED
-        return STATUS_SUCCESS
+            return STATUS_UNEXPECTED, "unexpected failure; see the log of the node"
+        finally:
+            if message.sink is not None:
+                message.sink.discard()
+        self.transferred.add(study, message.size_bytes)
+        return STATUS_SUCCESS, ""
 
-    def _note_rejection(self, _: evt.Event) -> None:
-        log(Event.ASSOCIATION_REFUSED, reason="no common presentation context, or over the limit")
+    def _accept_dataset(self, sink: InstanceSink | None) -> str:
+        if sink is None:
+            raise RejectedInstanceError(
+                "a C-STORE without a dataset", status=STATUS_CANNOT_UNDERSTAND
+            )
+        study = sink.accept()
+        if not self._intake.may_promise():
+            raise StorageError("the disk failed meanwhile: the node restarts")
+        return study
+
+    def _commit(self, message: _Message) -> tuple[int, str]:
+        is_action = message.operation == Command.N_ACTION
+        refusal = _commitment_refusal(message, is_action=is_action)
+        if refusal is not None:
+            return refusal
+        try:
+            if is_action:
+                self._intake.note_request(
+                    read_commitment_request(
+                        bytes(message.collected),
+                        message.context.transfer_syntax_uid,
+                        calling_ae_title=self._agreement.caller.ae_title,
+                    )
+                )
+            else:
+                self._intake.note_report(
+                    read_commitment_report(
+                        bytes(message.collected),
+                        message.context.transfer_syntax_uid,
+                        calling_ae_title=self._agreement.caller.ae_title,
+                    )
+                )
+        except RejectedInstanceError as error:
+            return error.status, str(error)
+        except StorageError as error:
+            if isinstance(error, DurabilityError):
+                self._intake.on_durability_lost()
+            return STATUS_PROCESSING_FAILURE, str(error)
+        return STATUS_SUCCESS, ""
+
+    def _refuse(self, message: _Message, status: int, reason: str) -> None:
+        """Let the rest of the dataset pass and answer then: a peer reads no answer before."""
+        message.refusal = message.refusal or (status, reason)
+        self._fragments = []
+        if message.sink is not None:
+            message.sink.discard()
+            message.sink = None
 
 
-def _received(event: evt.Event) -> ReceivedInstance:
-    request = event.request
-    assert isinstance(request, C_STORE)  # EVT_C_STORE
-    if str(request.AffectedSOPClassUID) != str(event.context.abstract_syntax):
+def _incoming(message: _Message, calling_ae_title: str) -> IncomingInstance:
+    """What the command says, held against the context that it came on.
+
+    Raises:
+        RejectedInstanceError: 0x0117 no UID; 0xA900 another class; 0x0122 no storage class.
+    """
+    sop_class_uid = message.command.uid(words.AFFECTED_SOP_CLASS_UID)
+    sop_instance_uid = message.command.uid(words.AFFECTED_SOP_INSTANCE_UID)
+    if message.context.abstract_syntax in (VERIFICATION, COMMITMENT_PUSH_MODEL):
+        raise RejectedInstanceError(
+            "C-STORE on a context of another service", status=STATUS_CLASS_NOT_SUPPORTED
+        )
+    require_legal_uid(sop_instance_uid)
+    if sop_class_uid != message.context.abstract_syntax:
         raise RejectedInstanceError(
             "the command's SOP class is not the presentation context's; correct the sender",
             status=STATUS_DATASET_MISMATCH,
         )
-    return ReceivedInstance(
-        sop_class_uid=str(request.AffectedSOPClassUID),
-        sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
-        transfer_syntax_uid=str(event.context.transfer_syntax),
-        calling_ae_title=str(event.assoc.requestor.ae_title).strip(),
-        is_high_priority=request.Priority == _PRIORITY_HIGH,
-        dataset=event.encoded_dataset(include_meta=False),
+    return IncomingInstance(
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        transfer_syntax_uid=message.context.transfer_syntax_uid,
+        calling_ae_title=calling_ae_title,
+        is_high_priority=message.command.elements.get(words.PRIORITY)
+        == _PRIORITY_HIGH.to_bytes(2, "little"),
     )
+
+
+def _commitment_refusal(message: _Message, *, is_action: bool) -> tuple[int, str] | None:
+    if message.context.abstract_syntax != COMMITMENT_PUSH_MODEL or not message.size_bytes:
+        return STATUS_UNRECOGNISED_OPERATION, "no such operation here"
+    if (
+        message.command.uid(words.REQUESTED_SOP_INSTANCE_UID)
+        not in (
+            "",
+            COMMITMENT_PUSH_MODEL_INSTANCE,
+        )
+        and is_action
+    ):
+        return STATUS_NO_SUCH_INSTANCE, "not the well-known instance"
+    try:
+        kind = message.command.number(words.ACTION_TYPE_ID if is_action else words.EVENT_TYPE_ID)
+    except ValueError:
+        kind = 0
+    if is_action and kind != _REQUEST_COMMITMENT:
+        return STATUS_NO_SUCH_ACTION, "no such action"
+    if not is_action and kind not in _REPORT_TYPES:
+        return STATUS_NO_SUCH_EVENT, "no such event"
+    return None
+
+
+def _response(message: _Message, status: int, comment: str) -> bytes:
+    """The response to a request; UIDs that are none are not repeated."""
+    numbers = {
+        words.COMMAND_FIELD: message.operation | words.RESPONSE,
+        words.MESSAGE_ID_RESPONDED_TO: message.command.number(words.MESSAGE_ID),
+        words.STATUS: status,
+    }
+    uids = {words.AFFECTED_SOP_CLASS_UID: message.context.abstract_syntax}
+    if message.operation == Command.C_STORE:
+        uids[words.AFFECTED_SOP_INSTANCE_UID] = _legal(
+            message.command.uid(words.AFFECTED_SOP_INSTANCE_UID)
+        )
+    elif message.operation in (Command.N_ACTION, Command.N_EVENT_REPORT):
+        uids[words.AFFECTED_SOP_INSTANCE_UID] = COMMITMENT_PUSH_MODEL_INSTANCE
+        kind = (
+            words.ACTION_TYPE_ID if message.operation == Command.N_ACTION else words.EVENT_TYPE_ID
+        )
+        numbers[kind] = int.from_bytes(message.command.elements.get(kind, b"")[:2], "little")
+    return encode_command(numbers, uids, comment)
+
+
+def _legal(uid: str) -> str:
+    try:
+        require_legal_uid(uid)
+    except RejectedInstanceError:
+        return ""
+    return uid
+
+
+def _out_of_place(reason: str) -> AbortAssociationError:
+    return AbortAssociationError(reason, abort=AbortReason.UNEXPECTED_PDU)
+
+
+def _damaged(reason: str) -> AbortAssociationError:
+    return AbortAssociationError(reason, abort=AbortReason.INVALID_PARAMETER)

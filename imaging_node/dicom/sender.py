@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pynetdicom import AE, _config, evt
-from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
-
-from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from imaging_node.domain.errors import PeerRefusedError, PeerUnavailableError
+from imaging_node.dicom import command_set as words
+from imaging_node.dicom import commitment_exchange
+from imaging_node.dicom.answering import require_success
+from imaging_node.dicom.command_set import Command, encode_command
+from imaging_node.dicom.proposal import MAXIMUM_CONTEXTS, Caller, ProposedContext, associate
+from imaging_node.dicom.requestor import released
+from imaging_node.dicom.sendable import open_sendable
+from imaging_node.domain.errors import PeerRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from pynetdicom.association import Association
-
+    from imaging_node.dicom.commitment import CommitmentReport, CommitmentRequest
+    from imaging_node.dicom.requestor import Association
     from imaging_node.settings import PeerSettings
 
-# A file is sent as it lies on the disk, read in pieces and never decoded.
-_config.STORE_SEND_CHUNKED_DATASET = True
+__all__ = ["MAXIMUM_CONTEXTS", "Caller", "StorageAssociation", "open_storage", "verify_peer"]
 
-MAXIMUM_CONTEXTS = 128  # PS3.8 9.3.2.2: odd identifiers 1 to 255
-STATUS_SUCCESS = 0x0000
-STATUS_WARNINGS = (0xB000, 0xB006, 0xB007)  # PS3.4 B.2.3: stored all the same
-# PS3.7 C.4: processing failure, and resource limitation; PS3.4 B.2.3: A7xx out of resources.
-_STATUS_TEMPORARY = (0x0110, 0x0213)
-_OUT_OF_RESOURCES = range(0xA700, 0xA800)
+VERIFICATION: Final = "1.2.840.10008.1.1"
+_IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
+_PRIORITY_MEDIUM: Final = 0  # PS3.7 9.1.1.1
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who calls, and how long it waits.
-
-    Attributes:
-        ae_title: Calling AE title.
-        timeout_s: Longest wait for a connection or an answer.
-    """
-
-    ae_title: str
-    timeout_s: float
+STATUS_WARNINGS: Final = (0xB000, 0xB006, 0xB007)  # PS3.4 B.2.3: stored all the same
 
 
 class StorageAssociation:
@@ -52,71 +37,92 @@ class StorageAssociation:
     def __init__(self, association: Association) -> None:
         self._association = association
 
-    def store(self, path: Path, *, sop_class_uid: str, transfer_syntax_uid: str) -> str:
-        """Send one Part 10 file; repeating it is safe.
+    def store(self, source: Path | bytes, *, sop_class_uid: str, transfer_syntax_uid: str) -> str:
+        """Send one Part 10 file, by path or by content; repeating it is safe.
 
         Returns:
-            The peer's status, e.g. "0x0000", or a warning such as "0xB000": it is stored.
+            The peer's status, "0000", or a warning such as "B000": it is stored.
 
         Raises:
             PeerUnavailableError: The same bytes may succeed later: no answer, or try later.
             PeerRefusedError: Repeating cannot help; an operator must look.
         """
-        if not any(
-            str(context.abstract_syntax) == sop_class_uid
-            and str(context.transfer_syntax[0]) == transfer_syntax_uid
-            for context in self._association.accepted_contexts
-        ):
-            if not self._association.is_established:
-                raise _unanswered()
+        context = self._association.context(sop_class_uid, transfer_syntax_uid)
+        if context is None:
             raise PeerRefusedError(
                 "the peer accepts no presentation context for this kind of object;"
                 " allow its SOP class there",
                 status="no presentation context",
             )
-        try:
-            answer = self._association.send_c_store(path)
-        except RuntimeError:
-            # pynetdicom: the association ended under way.
-            raise _unanswered() from None
-        except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
-            raise PeerRefusedError(
-                f"the file cannot be sent as it is ({type(error).__name__});"
-                " its file meta information is damaged or it cannot be read",
-                status="unsendable file",
-            ) from None
-        status: int | None = answer.get("Status")
-        if status is None:
-            # Perhaps stored, perhaps not: the same UID again settles it.
-            raise _unanswered()
-        text = f"0x{status:04X}"
-        if status == STATUS_SUCCESS or status in STATUS_WARNINGS:
-            return text
-        if status in _OUT_OF_RESOURCES or status in _STATUS_TEMPORARY:
-            raise PeerUnavailableError(f"the peer answered {text}: try again later", status=text)
-        raise PeerRefusedError(f"the peer refused with {text}; see its log", status=text)
+        with open_sendable(source) as sendable:
+            command = encode_command(
+                {
+                    words.COMMAND_FIELD: Command.C_STORE,
+                    words.MESSAGE_ID: self._association.next_message_id(),
+                    words.PRIORITY: _PRIORITY_MEDIUM,
+                },
+                {
+                    words.AFFECTED_SOP_CLASS_UID: sop_class_uid,
+                    words.AFFECTED_SOP_INSTANCE_UID: sendable.sop_instance_uid,
+                },
+                has_dataset=True,
+            )
+            try:
+                answer = self._association.request(context.context_id, command, sendable.payload)
+            except OSError as error:
+                raise PeerRefusedError(
+                    f"a file cannot be read to its end ({type(error).__name__});"
+                    " check the disk it lies on",
+                    status="unsendable file",
+                ) from None
+        return require_success(answer, warnings=STATUS_WARNINGS)
+
+    def ask_commitment(self, request: CommitmentRequest) -> None:
+        """Ask the peer to vouch for what it stored.
+
+        Raises:
+            PeerUnavailableError: No answer, or try later.
+            PeerRefusedError: The peer does not commit; an operator must look.
+        """
+        commitment_exchange.ask_commitment(self._association, request)
+
+    def await_report(self, wait_s: float) -> bool:
+        """Give the peer so long to report on this association; whether it said something.
+
+        Raises:
+            PeerUnavailableError: The association has ended.
+        """
+        return self._association.await_request(wait_s=wait_s)
 
 
 @contextmanager
 def open_storage(
-    peer: PeerSettings, caller: Caller, kinds: Sequence[tuple[str, str]]
+    peer: PeerSettings,
+    caller: Caller,
+    kinds: Sequence[tuple[str, str]],
+    *,
+    note_report: Callable[[CommitmentReport], None] | None = None,
 ) -> Iterator[StorageAssociation]:
     """Associate with `peer` for (SOP class UID, transfer syntax UID) pairs, at most 128.
 
+    Args:
+        note_report: Storage commitment is proposed too, and this takes the peer's reports.
+
     Raises:
-        PeerUnavailableError: No association.
+        PeerUnavailableError: No association now.
+        PeerRefusedError: No association until an operator acts.
     """
-    entity = _entity(caller)
-    entity.requested_contexts = [
-        build_context(sop_class_uid, transfer_syntax_uid)
-        for sop_class_uid, transfer_syntax_uid in kinds[:MAXIMUM_CONTEXTS]
+    proposed = [
+        ProposedContext(abstract_syntax=sop_class_uid, transfer_syntax_uids=(syntax,))
+        for sop_class_uid, syntax in kinds
     ]
-    association = _associate(entity, peer)
-    try:
+    if note_report is not None:
+        proposed.insert(0, commitment_exchange.CONTEXT)
+    association = associate(peer, caller, proposed)
+    if note_report is not None:
+        commitment_exchange.serve_reports(association, note_report, ae_title=peer.ae_title)
+    with released(association):
         yield StorageAssociation(association)
-    finally:
-        if association.is_established:
-            association.release()
 
 
 def verify_peer(peer: PeerSettings, caller: Caller) -> None:
@@ -124,66 +130,23 @@ def verify_peer(peer: PeerSettings, caller: Caller) -> None:
 
     Raises:
         PeerUnavailableError: No association or no answer.
-        PeerRefusedError: The peer answered with a failure.
+        PeerRefusedError: The peer rejects us, or answered with a failure.
     """
-    entity = _entity(caller)
-    entity.add_requested_context(Verification)
-    association = _associate(entity, peer)
-    try:
-        answer = association.send_c_echo()
-    except (RuntimeError, ValueError):
-        raise _unanswered() from None
-    finally:
-        if association.is_established:
-            association.release()
-    status: int | None = answer.get("Status")
-    if status is None:
-        raise _unanswered()
-    if status != STATUS_SUCCESS:
-        raise PeerRefusedError(
-            f"the peer answered C-ECHO with 0x{status:04X}", status=f"0x{status:04X}"
+    verification = ProposedContext(
+        abstract_syntax=VERIFICATION, transfer_syntax_uids=(_IMPLICIT_VR_LITTLE_ENDIAN,)
+    )
+    association = associate(peer, caller, [verification])
+    with released(association):
+        context = association.context(VERIFICATION)
+        if context is None:
+            raise PeerRefusedError(
+                "the peer does not take C-ECHO; see its log", status="no presentation context"
+            )
+        command = encode_command(
+            {
+                words.COMMAND_FIELD: Command.C_ECHO,
+                words.MESSAGE_ID: association.next_message_id(),
+            },
+            {words.AFFECTED_SOP_CLASS_UID: VERIFICATION},
         )
-
-
-def _entity(caller: Caller) -> AE:
-    entity = AE(ae_title=caller.ae_title)
-    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    entity.connection_timeout = caller.timeout_s
-    entity.acse_timeout = caller.timeout_s
-    entity.dimse_timeout = caller.timeout_s
-    entity.network_timeout = caller.timeout_s
-    return entity
-
-
-def _associate(entity: AE, peer: PeerSettings) -> Association:
-    association = entity.associate(
-        peer.host,
-        peer.port,
-        ae_title=peer.ae_title,
-        max_pdu=131072,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
-    )
-    if association.is_established:
-        return association
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        why = f"rejected by the peer: {getattr(answer, 'reason_str', 'no reason given')}"
-    else:
-        why = "no connection, or no answer"
-    raise PeerUnavailableError(
-        f"no association with {peer.ae_title} at {peer.host}:{peer.port}: {why};"
-        " check its address, its AE title and that it knows this node",
-        status=f"no association: {why}",
-    )
-
-
-def _send_at_once(event: evt.Event) -> None:
-    # Nagle's algorithm would hold each message back for about 40 ms.
-    transport = event.assoc.dul.socket
-    if transport is not None and transport.socket is not None:
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _unanswered() -> PeerUnavailableError:
-    return PeerUnavailableError("the peer did not answer", status="no answer")
+        require_success(association.request(context.context_id, command))

@@ -40,6 +40,10 @@ class StorageError(OperatorError):
     """The state directory or the database cannot take what must be kept."""
 
 
+class DurabilityError(StorageError):
+    """An fsync failed: what the disk holds is unknown, and no later fsync may claim success."""
+
+
 class IntegrityError(OperatorError):
     """A kept file is missing or is not what was kept: nothing is concluded from it."""
 
@@ -56,7 +60,7 @@ class PeerRefusedError(OperatorError):
     """A peer refused for good: repeating the same bytes cannot help.
 
     Attributes:
-        status: What the peer said, e.g. "0xA900", or why no transfer was possible.
+        status: What the peer said, e.g. "A900", or why no transfer was possible.
     """
 
     def __init__(self, reason: str, *, status: str) -> None:

@@ -28,8 +28,12 @@ FINAL_STUDY_STATES = frozenset(
 
 
 class DeliveryState(StrEnum):
-    """Where one object stands with one destination."""
+    """Where one object stands with one destination.
+
+    STORED: the peer has it, and its storage commitment is awaited.
+    """
 
     WAITING = "waiting"
+    STORED = "stored"
     DELIVERED = "delivered"
     PARKED = "parked"

@@ -33,6 +33,41 @@ class StudyRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedInstance:
+    """One instance that was refused because it contradicts what is known of its patient.
+
+    Its bytes are kept. Nothing was scored, and nothing happens to it by itself.
+
+    Attributes:
+        digest: SHA-256 of its file in the spool, 64 hex digits.
+        received_at: Timezone-aware UTC; None when the row that said so is damaged.
+    """
+
+    study_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    accession_number: str
+    reason: str
+    digest: str
+    calling_ae_title: str
+    received_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptInstance:
+    """One content of one instance of a study, as kept in the spool or in an archive.
+
+    Attributes:
+        digest: SHA-256 of its file, 64 hex digits.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    digest: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureReference:
     """A capture of a study that the page can show.
 
@@ -72,8 +107,8 @@ class DeliveryRecord:
     """One object on its way to one destination; times are timezone-aware UTC.
 
     Attributes:
-        last_status: What the peer said last, e.g. "0x0000", "no association"; "" before the
-            first attempt.
+        last_status: What the peer said last, a status as four hexadecimal digits ("0000",
+            "B000", "C000") or in words ("no association: ..."); "" before the first attempt.
     """
 
     id: int
@@ -112,9 +147,11 @@ class WorkCounts:
         studies, deliveries: Number by state.
         oldest_waiting_s: Age of the oldest study that has no ending yet; 0 if there is none.
         oldest_delivery_s: Age of the oldest object that still waits; 0 if there is none.
+        quarantined_instances: Instances that were refused and kept.
     """
 
     studies: dict[StudyState, int]
     deliveries: dict[DeliveryState, int]
     oldest_waiting_s: float
     oldest_delivery_s: float
+    quarantined_instances: int

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
+from imaging_node.dicom.commitment import CommitmentRequest, new_transaction_uid
 from imaging_node.dicom.sender import Caller, StorageAssociation, open_storage
 from imaging_node.domain.errors import IntegrityError, PeerRefusedError, PeerUnavailableError
+from imaging_node.domain.retrying import BackOff
+from imaging_node.flow.commitment import CommitmentRoom, note_commitment_report, say_change
+from imaging_node.settings import PeerSettings
+from imaging_node.store.commitments import await_report, note_asked, return_unreported
 from imaging_node.store.database import Database
 from imaging_node.store.deliveries import (
     Parcel,
@@ -24,12 +30,12 @@ from imaging_node.telemetry import Counters, Event, Metric, Pseudonyms, log
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from imaging_node.settings import PeerSettings
-
 _PARCELS_AT_A_TIME = 16
 # Long enough for a slow peer to take all parcels of one claim; a dead worker's parcels are
 # released at the next start, not by this.
 _LEASE = timedelta(minutes=10)
+# A peer that reports on the association it was asked on does so at once, or never.
+_REPORT_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,23 +43,42 @@ class DeliveryRoom:
     """What delivering needs.
 
     Attributes:
-        retry_first_s, retry_max_s: Waits double from one to the other.
+        peers: From the settings, by name.
+        back_off: Waits between attempts.
+        commitment_timeout: Longest wait for a commitment report.
         worker: Name of this process in claims.
+        is_stopping: Whether to leave the rest for the next start.
     """
 
     database: Database
     spool: Spool
     pseudonyms: Pseudonyms
     caller: Caller
-    retry_first_s: float
-    retry_max_s: float
+    peers: Mapping[str, PeerSettings]
+    back_off: BackOff
+    commitment_timeout: timedelta
     worker: str
     counters: Counters
     clock: Callable[[], datetime]
+    is_stopping: Callable[[], bool]
+
+    @property
+    def commitment(self) -> CommitmentRoom:
+        """What noting a peer's report needs."""
+        return CommitmentRoom(
+            database=self.database,
+            pseudonyms=self.pseudonyms,
+            peers=self.peers,
+            back_off=self.back_off,
+            counters=self.counters,
+            clock=self.clock,
+        )
 
 
 def deliver_due(destination: str, peer: PeerSettings, room: DeliveryRoom) -> int:
     """Send what is due for one destination, over one association.
+
+    With storage commitment an object is delivered once the peer vouches for it.
 
     Returns:
         How many objects were tried; 0 when none was due.
@@ -61,6 +86,8 @@ def deliver_due(destination: str, peer: PeerSettings, room: DeliveryRoom) -> int
     Raises:
         StorageError: The database could not be written; the objects are tried again.
     """
+    for change in return_unreported(room.database, destination, now=room.clock()):
+        say_change(change, room.pseudonyms, room.counters)
     parcels = claim_deliveries(
         room.database,
         destination,
@@ -72,24 +99,42 @@ def deliver_due(destination: str, peer: PeerSettings, room: DeliveryRoom) -> int
     if not parcels:
         return 0
     kinds = sorted({(each.sop_class_uid, each.transfer_syntax_uid) for each in parcels})
+    note = partial(note_commitment_report, room=room.commitment)
     try:
-        with open_storage(peer, room.caller, kinds) as association:
-            _send_all(parcels, association, room)
+        with open_storage(
+            peer, room.caller, kinds, note_report=note if peer.storage_commitment else None
+        ) as association:
+            if peer.storage_commitment:
+                stored: list[tuple[Parcel, str]] = []
+                _send_all(parcels, association, room, lambda *each: stored.append(each))
+                _ask_commitment(stored, association, room)
+            else:
+                _send_all(parcels, association, room, partial(_finish, room=room))
     except PeerUnavailableError as error:
         # No association: none of them was tried, all wait alike.
         for parcel in parcels:
             _retry(parcel, room, status=error.status)
+    except PeerRefusedError as error:
+        # The peer will have none of us: what it says is true of every object.
+        for parcel in parcels:
+            _park(parcel, room, status=error.status, reason=str(error))
     return len(parcels)
 
 
 def _send_all(
-    parcels: Sequence[Parcel], association: StorageAssociation, room: DeliveryRoom
+    parcels: Sequence[Parcel],
+    association: StorageAssociation,
+    room: DeliveryRoom,
+    note_stored: Callable[[Parcel, str], None],
 ) -> None:
     for position, parcel in enumerate(parcels):
+        if room.is_stopping():
+            return_parcels(room.database, parcels[position:], now=room.clock())
+            return
         try:
-            room.spool.read(parcel.digest)
             status = association.store(
-                room.spool.path(parcel.digest),
+                # The very bytes whose digest was verified.
+                room.spool.read(parcel.digest),
                 sop_class_uid=parcel.sop_class_uid,
                 transfer_syntax_uid=parcel.transfer_syntax_uid,
             )
@@ -99,39 +144,81 @@ def _send_all(
             return_parcels(room.database, parcels[position + 1 :], now=room.clock())
             return
         except PeerRefusedError as error:
-            _park(parcel, room, status=error.status)
-        except IntegrityError:
-            _park(parcel, room, status="stored object damaged")
+            _park(parcel, room, status=error.status, reason=str(error))
+        except IntegrityError as error:
+            _park(parcel, room, status="stored object damaged", reason=str(error))
         else:
-            mark_delivered(room.database, parcel, status=status, now=room.clock())
-            _say(Event.DELIVERY_DONE, parcel, room, status=status)
+            note_stored(parcel, status)
+
+
+def _ask_commitment(
+    stored: Sequence[tuple[Parcel, str]], association: StorageAssociation, room: DeliveryRoom
+) -> None:
+    transaction_uid = new_transaction_uid()
+    now = room.clock()
+    ours = note_asked(
+        room.database,
+        stored,
+        transaction_uid=transaction_uid,
+        now=now,
+        due_at=now + room.commitment_timeout,
+    )
+    if not ours:
+        return
+    request = CommitmentRequest(
+        transaction_uid=transaction_uid,
+        calling_ae_title=room.caller.ae_title,
+        references=tuple((each.sop_class_uid, each.sop_instance_uid) for each in ours),
+    )
+    try:
+        association.ask_commitment(request)
+    except PeerUnavailableError as error:
+        for parcel in ours:
+            _retry(parcel, room, status=f"commitment: {error.status}")
+        return
+    except PeerRefusedError as error:
+        for parcel in ours:
+            _park(parcel, room, status=f"commitment: {error.status}", reason=str(error))
+        return
+    await_report(room.database, ours)
+    log(Event.COMMITMENT_ASKED, destination=ours[0].destination, objects=len(ours))
+    if room.is_stopping():
+        return
+    try:
+        association.await_report(_REPORT_WAIT_S)
+    except PeerUnavailableError:
+        return  # it ended the association: its report comes on one of its own
+
+
+def _finish(parcel: Parcel, status: str, *, room: DeliveryRoom) -> None:
+    mark_delivered(room.database, parcel, status=status, now=room.clock())
+    _say(Event.DELIVERY_DONE, parcel, room, status=status)
 
 
 def _retry(parcel: Parcel, room: DeliveryRoom, *, status: str) -> None:
-    wait_s = min(room.retry_max_s, room.retry_first_s * 2.0 ** min(parcel.attempts - 1, 20))
     now = room.clock()
     retry_delivery_later(
         room.database,
         parcel,
         status=status,
         now=now,
-        next_attempt_at=now + timedelta(seconds=wait_s),
+        next_attempt_at=now + room.back_off.after(parcel.attempts),
     )
     _say(Event.DELIVERY_RETRY, parcel, room, status=status)
 
 
-def _park(parcel: Parcel, room: DeliveryRoom, *, status: str) -> None:
+def _park(parcel: Parcel, room: DeliveryRoom, *, status: str, reason: str) -> None:
     park_delivery(room.database, parcel, status=status, now=room.clock())
-    _say(Event.DELIVERY_PARKED, parcel, room, status=status)
+    _say(Event.DELIVERY_PARKED, parcel, room, status=status, reason=reason)
 
 
-def _say(event: Event, parcel: Parcel, room: DeliveryRoom, *, status: str) -> None:
+def _say(event: Event, parcel: Parcel, room: DeliveryRoom, **fields: str) -> None:
     log(
         event,
         destination=parcel.destination,
         study=room.pseudonyms.token(parcel.study_instance_uid),
         instance=room.pseudonyms.token(parcel.sop_instance_uid),
         attempts=parcel.attempts,
-        status=status,
+        **fields,
     )
     room.counters.add(Metric.DELIVERIES, destination=parcel.destination, outcome=event.name.lower())

@@ -4,106 +4,208 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from imaging_node.dicom.file_format import encode_part10
+from imaging_node.dicom.file_format import encode_beginning
+from imaging_node.dicom.header_scan import TruncatedHeaderError
 from imaging_node.dicom.headers import read_header, require_legal_uid
 from imaging_node.domain.priority import ReadingPriority, most_urgent
-from imaging_node.store.arrivals import Arrival, ArrivingInstance, note_arrival
-from imaging_node.store.database import Database
+from imaging_node.flow.group_commit import GroupCommit
+from imaging_node.store.arrivals import (
+    Arrival,
+    ArrivingInstance,
+    IdentityConflictError,
+    note_arrivals,
+)
 from imaging_node.store.spool import Spool
 from imaging_node.telemetry import Event, Pseudonyms, log
 
 if TYPE_CHECKING:
-    from imaging_node.dicom.receiver import ReceivedInstance
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+    from imaging_node.dicom.headers import ReceivedHeader
+    from imaging_node.dicom.intake_port import IncomingInstance
+    from imaging_node.store.database import Database
 
 _EVENTS = {
     Arrival.NEW: Event.INSTANCE_ACCEPTED,
     Arrival.AGAIN: Event.INSTANCE_DUPLICATE,
     Arrival.CHANGED: Event.INSTANCE_CHANGED,
 }
+# More than most headers need, and cheap to read again.
+_BEGINNING_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
-    """What accepting an instance needs.
+class IntakeRoom:
+    """What accepting instances needs.
 
     Attributes:
+        commit: Notes instances whose files are durable, those of all associations together.
         priority_by_calling_ae_title: From the settings.
         is_archive: True when the instances come from an archive, behind all else.
     """
 
-    database: Database
     spool: Spool
     pseudonyms: Pseudonyms
-    quiet_period: timedelta
+    commit: GroupCommit[ArrivingInstance, Arrival | IdentityConflictError]
     priority_by_calling_ae_title: Mapping[str, ReadingPriority]
     is_archive: bool
-    clock: Callable[[], datetime]
 
 
-def accept_instance(received: ReceivedInstance, intake: Intake) -> None:
-    """Return once the instance is durable: bytes, folder and row; repeating it is safe.
+def open_room(
+    database: Database,
+    spool: Spool,
+    pseudonyms: Pseudonyms,
+    *,
+    quiet_period: timedelta,
+    priority_by_calling_ae_title: Mapping[str, ReadingPriority],
+    is_archive: bool,
+    clock: Callable[[], datetime],
+) -> IntakeRoom:
+    """A room whose instances share transactions."""
 
-    A result of our own that comes back is neither kept nor answered: the study has it.
+    def note(arriving: Sequence[ArrivingInstance]) -> Sequence[Arrival | IdentityConflictError]:
+        return note_arrivals(database, arriving, now=clock(), quiet_period=quiet_period)
 
-    Raises:
-        RejectedInstanceError: The sender must know; nothing was noted.
-        StorageError: It could not be kept; the sender should try again.
-    """
-    require_legal_uid(received.sop_instance_uid)
-    header = read_header(
-        received.dataset,
-        transfer_syntax_uid=received.transfer_syntax_uid,
-        sop_class_uid=received.sop_class_uid,
-        sop_instance_uid=received.sop_instance_uid,
+    return IntakeRoom(
+        spool=spool,
+        pseudonyms=pseudonyms,
+        commit=GroupCommit(note),
+        priority_by_calling_ae_title=priority_by_calling_ae_title,
+        is_archive=is_archive,
     )
-    if header.is_own_result:
-        # A PACS that routes whole studies sends our captures back: an answer to them would be
-        # routed back as well, for ever.
+
+
+class ArrivingDataset:
+    """Owns the spool file of one instance until it is accepted or discarded."""
+
+    def __init__(self, incoming: IncomingInstance, room: IntakeRoom) -> None:
+        """Begin the file.
+
+        Raises:
+            RejectedInstanceError: 0x0117, the instance is named by what is no UID.
+            StorageError: There is no room for it.
+        """
+        require_legal_uid(incoming.sop_instance_uid)
+        self._incoming = incoming
+        self._room = room
+        beginning = encode_beginning(
+            sop_class_uid=incoming.sop_class_uid,
+            sop_instance_uid=incoming.sop_instance_uid,
+            transfer_syntax_uid=incoming.transfer_syntax_uid,
+        )
+        self._dataset_begin = len(beginning)
+        self._part = room.spool.begin(beginning)
+
+    def write(self, fragments: Sequence[memoryview]) -> None:
+        """Keep the next bytes of the dataset.
+
+        Raises:
+            StorageError: They could not be kept.
+        """
+        self._part.write(fragments)
+
+    def discard(self) -> None:
+        """Forget the instance, unless it has been accepted."""
+        self._part.discard()
+
+    def accept(self) -> str:
+        """Return the token of its study once the instance is durable: bytes, folder and row.
+
+        A result of our own that comes back is neither kept nor answered: the study has it.
+
+        Raises:
+            RejectedInstanceError: The sender must know; nothing will be scored.
+            StorageError: It could not be kept; the sender should try again.
+        """
+        header = self._read_header()
+        room = self._room
+        study = room.pseudonyms.token(header.image.study_instance_uid)
+        instance = room.pseudonyms.token(header.image.sop_instance_uid)
+        if header.is_own_result:
+            # A PACS that routes whole studies sends our captures back: an answer to them would
+            # be routed back as well, for ever.
+            log(Event.OWN_RESULT_RETURNED, study=study, instance=instance)
+            return study
+        arriving = self._arriving(header, room.spool.settle(self._part))
+        arrival = room.commit.submit(arriving)
+        if isinstance(arrival, IdentityConflictError):
+            log(
+                Event.INSTANCE_QUARANTINED,
+                study=study,
+                instance=instance,
+                ae_title=self._incoming.calling_ae_title,
+                reason=str(arrival),
+            )
+            raise arrival
         log(
-            Event.OWN_RESULT_RETURNED,
-            study=intake.pseudonyms.token(header.image.study_instance_uid),
-            instance=intake.pseudonyms.token(received.sop_instance_uid),
+            _EVENTS[arrival],
+            study=study,
+            instance=instance,
+            bytes=self._part.size_bytes - self._dataset_begin,
+            priority=arriving.ordered_priority,
         )
-        return
-    digest = intake.spool.write(
-        encode_part10(
-            received.dataset,
-            sop_class_uid=received.sop_class_uid,
-            sop_instance_uid=received.sop_instance_uid,
-            transfer_syntax_uid=received.transfer_syntax_uid,
+        return study
+
+    def _read_header(self) -> ReceivedHeader:
+        incoming = self._incoming
+        beginning = self._part.read_beginning(_BEGINNING_BYTES)
+        try:
+            return read_header(
+                beginning,
+                transfer_syntax_uid=incoming.transfer_syntax_uid,
+                sop_class_uid=incoming.sop_class_uid,
+                sop_instance_uid=incoming.sop_instance_uid,
+                begin=self._dataset_begin,
+            )
+        except TruncatedHeaderError:
+            if len(beginning) == self._part.size_bytes:
+                raise
+        # A header longer than that: looked at where it lies, so that memory does not grow.
+        with self._part.mapped() as whole:
+            return read_header(
+                whole,
+                transfer_syntax_uid=incoming.transfer_syntax_uid,
+                sop_class_uid=incoming.sop_class_uid,
+                sop_instance_uid=incoming.sop_instance_uid,
+                begin=self._dataset_begin,
+            )
+
+    def _arriving(self, header: ReceivedHeader, digest: str) -> ArrivingInstance:
+        incoming, room = self._incoming, self._room
+        ordered = most_urgent(
+            [
+                header.ordered_priority,
+                ReadingPriority.URGENT if incoming.is_high_priority else ReadingPriority.ROUTINE,
+                room.priority_by_calling_ae_title.get(
+                    incoming.calling_ae_title, ReadingPriority.ROUTINE
+                ),
+            ]
         )
-    )
-    ordered = most_urgent(
-        [
-            header.ordered_priority,
-            ReadingPriority.URGENT if received.is_high_priority else ReadingPriority.ROUTINE,
-            intake.priority_by_calling_ae_title.get(
-                received.calling_ae_title, ReadingPriority.ROUTINE
-            ),
-        ]
-    )
-    arrival = note_arrival(
-        intake.database,
-        ArrivingInstance(
-            image=replace(header.image, path=intake.spool.path(digest), digest=digest),
+        return ArrivingInstance(
+            image=replace(header.image, path=room.spool.path(digest), digest=digest),
             is_in_spool=True,
             patient_digest=header.patient_digest,
             accession_number=header.accession_number,
             study_at=header.study_at,
             ordered_priority=ordered,
-            calling_ae_title=received.calling_ae_title,
-            is_archive=intake.is_archive,
-        ),
-        now=intake.clock(),
-        quiet_period=intake.quiet_period,
-    )
-    log(
-        _EVENTS[arrival],
-        study=intake.pseudonyms.token(header.image.study_instance_uid),
-        instance=intake.pseudonyms.token(received.sop_instance_uid),
-        bytes=len(received.dataset),
-        priority=ordered,
-    )
+            calling_ae_title=incoming.calling_ae_title,
+            is_archive=room.is_archive,
+        )
+
+
+def accept_instance(incoming: IncomingInstance, dataset: bytes, room: IntakeRoom) -> None:
+    """Accept an instance that lies in memory whole; repeating it is safe.
+
+    Raises:
+        RejectedInstanceError: The sender must know; nothing will be scored.
+        StorageError: It could not be kept; the sender should try again.
+    """
+    arriving = ArrivingDataset(incoming, room)
+    try:
+        arriving.write([memoryview(dataset)])
+        arriving.accept()
+    finally:
+        arriving.discard()

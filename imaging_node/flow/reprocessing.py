@@ -18,11 +18,11 @@ import numpy as np
 
 from imaging_node.dicom.file_format import split_part10
 from imaging_node.dicom.headers import read_header
-from imaging_node.dicom.receiver import ReceivedInstance
+from imaging_node.dicom.intake_port import IncomingInstance
 from imaging_node.dicom.saliency_capture import capture_png
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.result_object import ObjectKind
-from imaging_node.flow.intake import Intake, accept_instance
+from imaging_node.flow.intake import IntakeRoom, accept_instance
 from imaging_node.store.arrivals import ArrivingInstance, known_paths, note_arrival
 from imaging_node.store.listings import list_objects, list_worklist
 
@@ -112,7 +112,7 @@ def scan_archive(
 
 
 def queue_archive(
-    files: Sequence[Path], intake: Intake, *, advance: Callable[[], None]
+    files: Sequence[Path], room: IntakeRoom, *, advance: Callable[[], None]
 ) -> ScanOutcome:
     """Put every DICOM file into a running node, at archive priority."""
     outcome = ScanOutcome()
@@ -127,15 +127,15 @@ def queue_archive(
         image = header.image
         try:
             accept_instance(
-                ReceivedInstance(
+                IncomingInstance(
                     sop_class_uid=image.sop_class_uid,
                     sop_instance_uid=image.sop_instance_uid,
                     transfer_syntax_uid=image.transfer_syntax_uid,
                     calling_ae_title="",
                     is_high_priority=False,
-                    dataset=split_part10(payload)[1],
                 ),
-                intake,
+                split_part10(payload)[1],
+                room,
             )
         except RejectedInstanceError:
             outcome.refused += 1

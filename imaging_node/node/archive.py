@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from imaging_node.domain.errors import StorageError
-from imaging_node.flow.intake import Intake
+from imaging_node.flow.intake import open_room
 from imaging_node.flow.reprocessing import (
     ScanOutcome,
     export_ended,
@@ -22,9 +20,12 @@ from imaging_node.flow.reprocessing import (
     save_maps,
     scan_archive,
 )
+from imaging_node.node.recovery import recover_state
 from imaging_node.node.score import StudyWorkers, close_scoring_room, open_scoring_room
 from imaging_node.node.wiring import is_dead, now, open_state
+from imaging_node.store.damage import require_undamaged
 from imaging_node.store.listings import list_studies
+from imaging_node.store.lock_file import LockFile
 from imaging_node.store.studies import release_claims
 from imaging_node.telemetry import Counters, configure_logging
 
@@ -58,6 +59,7 @@ def reprocess_archive(
 
     Raises:
         BundleError: A bundle is not what its manifest says.
+        IntegrityError: The run's database is damaged.
         StorageError: The output folder cannot be used.
     """
     _take_title(out / STATE_FOLDER)
@@ -69,6 +71,7 @@ def reprocess_archive(
         }
     )
     _lock(out / STATE_FOLDER)
+    recover_state(own)
     room = open_scoring_room(own, Counters())
     if is_saving_maps:
         room = replace(room, on_answer=partial(save_maps, out=out, pseudonyms=room.pseudonyms))
@@ -85,6 +88,7 @@ def reprocess_archive(
         with StudyWorkers(own, room) as workers:
             while pending:
                 if not workers.take_one():
+                    require_undamaged(room.database)
                     workers.wait_for_one(_IDLE_S)
                 begun_at = export_ended(
                     out,
@@ -110,16 +114,16 @@ def deliver_archive(
     """
     _take_title(settings.state_directory)
     database, spool, pseudonyms = open_state(settings)
-    intake = Intake(
-        database=database,
-        spool=spool,
-        pseudonyms=pseudonyms,
+    room = open_room(
+        database,
+        spool,
+        pseudonyms,
         quiet_period=timedelta(seconds=settings.study.quiet_period_s),
         priority_by_calling_ae_title={},
         is_archive=True,
         clock=now,
     )
-    return queue_archive(files, intake, advance=advance)
+    return queue_archive(files, room, advance=advance)
 
 
 def _take_title(state_directory: Path) -> None:
@@ -142,11 +146,8 @@ def _lock(folder: Path) -> None:
     Raises:
         StorageError: Another run is at work there.
     """
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not LockFile(folder / "lock").take():
         raise StorageError(
             f"another reprocess run is at work in {folder.parent}; wait for it,"
             " or name another --out"
-        ) from error
+        )

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: runtime, codecs, bundles, disk and peers of this machine."""
+"""What `doctor` looks at: runtime, codecs, bundles, disk, certificates and peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from imaging_node.dicom.codecs import decodable_syntaxes
 from imaging_node.dicom.sender import Caller, verify_peer
 from imaging_node.domain.errors import BundleError, ImagingNodeError, SettingsError
 from imaging_node.inference.providers import execution_providers
+from imaging_node.node.certificates import expiring, named_certificates
 from imaging_node.node.models import bundle_names, verify_bundle
+from imaging_node.node.wiring import now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,7 @@ def examine(settings: Settings) -> list[Observation]:
         *_codecs(),
         *_bundles(settings),
         *_disk(settings),
+        *_certificates(settings),
         *_peers(settings),
     ]
 
@@ -100,6 +103,23 @@ def _disk(settings: Settings) -> Iterator[Observation]:
         is_sound=is_enough,
         is_fault=not is_enough,
     )
+
+
+def _certificates(settings: Settings) -> Iterator[Observation]:
+    try:
+        certificates = named_certificates(settings)
+    except SettingsError as error:
+        yield Observation(what="certificates", found=str(error), is_sound=False, is_fault=True)
+        return
+    warned = expiring(certificates, now())
+    for each in certificates:
+        is_over = each.expires_at <= now()
+        yield Observation(
+            what=each.setting,
+            found=f"{'expired' if is_over else 'expires'} on {each.expires_at:%Y-%m-%d}",
+            is_sound=each not in warned,
+            is_fault=is_over,
+        )
 
 
 def _peers(settings: Settings) -> Iterator[Observation]:

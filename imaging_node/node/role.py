@@ -38,6 +38,8 @@ class Role:
         stopping: Set when the role must drain and end.
         counters: What the role counted.
         audit: Where the role records what an auditor must know.
+        durability_lost: Set when an fsync failed: the role must end and recover.
+        is_orphan: True when `serve` is gone.
     """
 
     def __init__(self, name: str, settings: Settings, *, supervisor_pid: int | None) -> None:
@@ -53,6 +55,8 @@ class Role:
         self.name = name
         self.stopping = threading.Event()
         self.counters = Counters()
+        self.durability_lost = threading.Event()
+        self.is_orphan = False
         self._supervisor_pid = supervisor_pid
         self._started_at: datetime = now()
         self._threads: list[threading.Thread] = []
@@ -81,6 +85,11 @@ class Role:
         self._record(AuditKind.APPLICATION_STOP, SUCCESS if kind is None else SERIOUS_FAILURE)
         self.audit.close()
         log(Event.ROLE_STOPPED, role=self.name, pid=os.getpid())
+
+    def lose_durability(self) -> None:
+        """End the role after a failed fsync: nothing may be promised any more."""
+        self.durability_lost.set()
+        self.stopping.set()
 
     def start_heartbeat(self, database: Database) -> None:
         """Tell the database every two seconds that the role is alive, once it really is."""
@@ -122,6 +131,7 @@ class Role:
         while not self.stopping.wait(_PARENT_CHECK_S):
             if os.getppid() != self._supervisor_pid:
                 limit_s = _ORPHAN_LIMIT_S
+                self.is_orphan = True
                 self.stopping.set()
         # Whatever hangs in a library after that is cut off.
         threading.Event().wait(limit_s)

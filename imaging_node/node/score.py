@@ -14,8 +14,10 @@ from imaging_node.domain.errors import StorageError
 from imaging_node.domain.priority import TriageRule
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
 from imaging_node.node.models import load_models
+from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
 from imaging_node.node.wiring import is_dead, node_identity, now, open_state, worker_name
+from imaging_node.store.damage import find_damage
 from imaging_node.store.studies import Claim, claim_study, release_claims, renew_claims
 from imaging_node.telemetry import Counters, Event, log, place_of
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _IDLE_S = 0.1
 # No study takes this long. One that does hangs in a library, which only a new process cures.
 LONGEST_STUDY_S = 600.0
+_DAMAGE_CHECK_S = 600.0
 
 
 def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
@@ -35,6 +38,8 @@ def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
         StorageError: The state directory cannot be used.
     """
     with Role("score", settings, supervisor_pid=supervisor_pid) as role:
+        if supervisor_pid is None:
+            recover_state(settings)
         room = open_scoring_room(settings, role.counters)
         released = release_claims(room.database, is_dead, now=now())
         if released:
@@ -184,7 +189,11 @@ class StudyWorkers:
         }
 
     def _renew(self) -> None:
+        look_at_s = time.monotonic() + _DAMAGE_CHECK_S
         while not self._is_over.wait(self._lease.total_seconds() / 3):
+            if time.monotonic() >= look_at_s:
+                look_at_s = time.monotonic() + _DAMAGE_CHECK_S
+                self._look_for_damage()
             running = list(self._running.items())
             self._end_when_one_hangs(running)
             tokens = [claim.token for _, (claim, _) in running]
@@ -194,6 +203,13 @@ class StudyWorkers:
                 renew_claims(self._room.database, tokens, now=self._room.clock(), lease=self._lease)
             except StorageError as error:
                 log(Event.DATABASE_FAILED, role="score", reason=str(error))
+
+    def _look_for_damage(self) -> None:
+        """Notice damage where no claim comes by, such as in the time a study is due."""
+        try:
+            find_damage(self._room.database, now=self._room.clock())
+        except StorageError as error:
+            log(Event.DATABASE_FAILED, role="score", reason=str(error))
 
     def _end_when_one_hangs(self, running: list[tuple[Future[None], tuple[Claim, float]]]) -> None:
         """End the process when a study is stuck: its attempt counts, the others are done again."""

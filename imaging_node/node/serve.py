@@ -19,6 +19,9 @@ from setproctitle import setproctitle
 
 from imaging_node import __version__
 from imaging_node.domain.errors import StorageError
+from imaging_node.node.certificates import require_valid_certificates
+from imaging_node.node.recovery import hold_state, recover_state
+from imaging_node.node.wiring import now
 from imaging_node.telemetry import Event, configure_logging, log
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ _LONGEST_RESTART_S = 30.0
 _STABLE_S = 60.0
 _STOP_LIMIT_S = 25.0
 _POLL_S = 0.1
+# The roles of a node that was killed are gone within this time ...
+_ORPHANS_GONE_S = 20.0
+# ... and mostly soon after the last of its ports is free.
+_LAST_WORDS_S = 5.0
 # A hospital's proxy does not know this machine's loopback.
 _WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -70,17 +77,31 @@ class Node:
             0 after a drain; 1 when the node could not start.
 
         Raises:
-            StorageError: A port is in use.
+            SettingsError: A certificate cannot be used or has expired.
+            StorageError: Another node is at work in the state directory, a port is in use, or the
+                database is damaged or missing.
         """
         setproctitle("imaging-node: serve")
         configure_logging("serve")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: self._stopping.set())
+        lock, was_killed = hold_state(self._settings)
+        try:
+            return self._serve(say_ready, patience_s=_ORPHANS_GONE_S if was_killed else 0.0)
+        finally:
+            lock.mark("")
+
+    def _serve(self, say_ready: Callable[[str], None], *, patience_s: float) -> int:
         # A second node would otherwise mistake the first one's answers for its own.
-        require_free_port(self._settings.dicom.host, self._settings.dicom.port, "dicom.port")
-        require_free_port(self._settings.web.host, self._settings.web.port, "web.port")
+        for host, port, setting in (
+            (self._settings.dicom.host, self._settings.dicom.port, "dicom.port"),
+            (self._settings.web.host, self._settings.web.port, "web.port"),
+        ):
+            self._await_free_port(host, port, setting, patience_s=patience_s)
+        require_valid_certificates(self._settings, now())
         if not self._models_are_sound():
             return 1
+        recover_state(self._settings, patience_s=min(patience_s, _LAST_WORDS_S))
         try:
             self._children = [_Child(role, self._start(role)) for role in ROLES]
             while not self._stopping.wait(_POLL_S):
@@ -94,6 +115,22 @@ class Node:
         finally:
             self._stop()
         return 0
+
+    def _await_free_port(self, host: str, port: int, setting: str, *, patience_s: float) -> None:
+        """Wait for the roles of a node that was killed, which end when they notice.
+
+        Raises:
+            StorageError: Something else listens there.
+        """
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline and not self._stopping.is_set():
+            try:
+                require_free_port(host, port, setting)
+            except StorageError:
+                self._stopping.wait(_POLL_S)
+            else:
+                return
+        require_free_port(host, port, setting)
 
     def _models_are_sound(self) -> bool:
         names = [model.name for model in self._settings.models]

@@ -20,6 +20,7 @@ from imaging_node.store.listings import (
     list_roles,
     list_worklist,
 )
+from imaging_node.store.quarantine import list_quarantined
 from imaging_node.worklist.page import create_app
 from imaging_node.worklist.queries import WorklistQueries
 
@@ -105,6 +106,7 @@ def page_queries(
         study=study,
         capture_png=picture,
         deliveries=lambda: list_deliveries(database),
+        quarantined=lambda: list_quarantined(database),
         roles=lambda: list_roles(database),
         counts=lambda: count_work(database, now=now()),
         is_database_writable=database.is_writable,

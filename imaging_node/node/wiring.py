@@ -16,10 +16,14 @@ from imaging_node.store.audit_log import AuditLog
 from imaging_node.store.audit_message import this_process
 from imaging_node.store.audit_trail import AuditTrail
 from imaging_node.store.database import Database, open_database
+from imaging_node.store.lock_file import LockFile
+from imaging_node.store.recovery import holds_files
 from imaging_node.store.spool import Spool
 from imaging_node.telemetry import Pseudonyms, read_or_create_key
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imaging_node.settings import Settings
 
 MANUFACTURER = "imaging-node project"
@@ -33,19 +37,49 @@ def now() -> datetime:
 def open_state(settings: Settings) -> tuple[Database, Spool, Pseudonyms]:
     """Open, or create, the database, the spool and the key of hashes.
 
+    As long as the process lives, no recovery takes it for gone.
+
+    Raises:
+        StorageError: The state directory cannot be used, or its database is missing.
+    """
+    folder = state_folder(settings)
+    open_spool_lock(settings).share()
+    try:
+        spool = Spool(
+            folder / "spool",
+            min_free_bytes=settings.spool.min_free_bytes,
+            min_free_inodes=settings.spool.min_free_inodes,
+        )
+        pseudonyms = Pseudonyms(read_or_create_key(folder / "hash.key"))
+    except OSError as error:
+        raise _unusable(settings, error) from error
+    database = open_database(settings.database_url, may_create=not holds_files(folder / "spool"))
+    return database, spool, pseudonyms
+
+
+def state_folder(settings: Settings) -> Path:
+    """The state directory, made when it is not there yet.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    try:
+        settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(settings, error) from error
+    return settings.state_directory
+
+
+def open_spool_lock(settings: Settings) -> LockFile:
+    """The lock that every process shares that may write to the spool.
+
     Raises:
         StorageError: The state directory cannot be used.
     """
     try:
-        settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        spool = Spool(
-            settings.state_directory / "spool",
-            min_free_bytes=settings.spool.min_free_bytes,
-        )
-        pseudonyms = Pseudonyms(read_or_create_key(settings.state_directory / "hash.key"))
+        return LockFile(state_folder(settings) / "spool.lock")
     except OSError as error:
         raise _unusable(settings, error) from error
-    return open_database(settings.database_url), spool, pseudonyms
 
 
 def open_audit_log(settings: Settings) -> AuditLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,10 +15,14 @@ from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.domain.study import ImageInstance, Study
+from imaging_node.store.checksums import is_intact, require_whole
+from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.schema import instances, studies
-from imaging_node.store.transitions import record_transition
+from imaging_node.store.transitions import record_transitions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.engine import Connection
 
     from imaging_node.store.database import Database
@@ -58,6 +63,13 @@ class ArrivingInstance:
     is_archive: bool
 
 
+class IdentityConflictError(RejectedInstanceError):
+    """The instance is known in another study, or its study for another patient."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, status=STATUS_IDENTITY_CONFLICT)
+
+
 def note_arrival(
     database: Database, arriving: ArrivingInstance, *, now: datetime, quiet_period: timedelta
 ) -> Arrival:
@@ -66,44 +78,42 @@ def note_arrival(
     Safe to repeat: the same bytes again change nothing.
 
     Raises:
-        RejectedInstanceError: 0xC010, the study or instance belongs to another patient or study.
+        IdentityConflictError: It is quarantined: kept and shown, never scored.
         StorageError: Nothing was noted.
     """
-    image = arriving.image
+    [outcome] = note_arrivals(database, [arriving], now=now, quiet_period=quiet_period)
+    if isinstance(outcome, IdentityConflictError):
+        raise outcome
+    return outcome
+
+
+def note_arrivals(
+    database: Database,
+    arriving: Sequence[ArrivingInstance],
+    *,
+    now: datetime,
+    quiet_period: timedelta,
+) -> Sequence[Arrival | IdentityConflictError]:
+    """Durably note instances in one transaction; one outcome for each, in their order.
+
+    Raises:
+        StorageError: None of them was noted.
+    """
     with database.write() as connection:
-        known = connection.execute(
-            sa.select(instances.c.id, instances.c.study_instance_uid, instances.c.digest)
-            .where(instances.c.sop_instance_uid == image.sop_instance_uid)
-            .order_by(instances.c.id)
-        ).all()
-        if any(row.study_instance_uid != image.study_instance_uid for row in known):
-            raise RejectedInstanceError(
-                "the instance is known in another study; correct its UIDs",
-                status=STATUS_IDENTITY_CONFLICT,
-            )
-        study = connection.execute(
-            sa.select(studies).where(studies.c.study_instance_uid == image.study_instance_uid)
-        ).one_or_none()
-        if study is None:
-            _add_study(connection, arriving, now=now, due_at=now + quiet_period)
-        else:
-            _require_same_patient(study.patient_digest, arriving.patient_digest)
-            if known and known[-1].digest == image.digest:
-                return Arrival.AGAIN
-            # Content that was received before and comes back is the last word again.
-            connection.execute(
-                sa.delete(instances).where(
-                    instances.c.id.in_([row.id for row in known if row.digest == image.digest])
-                )
-            )
-            _reopen_study(connection, study, arriving, now=now, due_at=now + quiet_period)
-        connection.execute(instances.insert().values(**_instance_row(arriving, now)))
-    return Arrival.CHANGED if known else Arrival.NEW
+        noting = _Noting(connection, arriving, now=now, due_at=now + quiet_period)
+        outcomes = [noting.note(each) for each in arriving]
+        noting.write()
+    return outcomes
 
 
 def read_study(database: Database, spool: Spool, study_instance_uid: str) -> Study:
-    """All instances of a study; of an instance received with several contents, the last."""
+    """All instances of a study; of an instance received with several contents, the last.
+
+    Raises:
+        IntegrityError: A row of the study is damaged or missing: it is not the whole study.
+    """
     with database.read() as connection:
+        require_whole(connection, instances, study_instance_uid)
         rows = connection.execute(
             sa.select(instances.c.path, instances.c.digest, instances.c.header)
             .where(instances.c.study_instance_uid == study_instance_uid)
@@ -122,67 +132,138 @@ def read_study(database: Database, spool: Spool, study_instance_uid: str) -> Stu
 def known_paths(database: Database) -> set[str]:
     """Archive files noted so far: what a resumed run need not read again."""
     with database.read() as connection:
-        return set(connection.scalars(sa.select(instances.c.path).where(instances.c.path != "")))
-
-
-def _require_same_patient(noted: str, arriving: str) -> None:
-    if noted and arriving and noted != arriving:
-        raise RejectedInstanceError(
-            "the study is known for another patient; correct its Patient ID or its UIDs",
-            status=STATUS_IDENTITY_CONFLICT,
+        return set(
+            connection.scalars(
+                sa.select(instances.c.path).where(instances.c.path != "", is_intact(instances))
+            )
         )
 
 
-def _add_study(
-    connection: Connection, arriving: ArrivingInstance, *, now: datetime, due_at: datetime
-) -> None:
-    image = arriving.image
-    connection.execute(
-        studies.insert().values(
-            study_instance_uid=image.study_instance_uid,
-            patient_digest=arriving.patient_digest,
-            accession_number=arriving.accession_number,
-            study_at=arriving.study_at,
-            state=StudyState.RECEIVING,
-            ordered_priority=arriving.ordered_priority,
-            priority=arriving.ordered_priority,
-            urgency=arriving.ordered_priority.urgency,
-            is_archive=arriving.is_archive,
-            due_at=due_at,
-            received_at=now,
+@dataclass(slots=True)
+class _StudyUnderWay:
+    """A study as it will stand, and whether it has a row yet."""
+
+    values: dict[str, Any]
+    is_new: bool
+    is_changed: bool = False
+
+
+class _Noting:
+    """One transaction over many instances: read once, decided in memory, written once."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        arriving: Sequence[ArrivingInstance],
+        *,
+        now: datetime,
+        due_at: datetime,
+    ) -> None:
+        self._connection = connection
+        self._now = now
+        self._due_at = due_at
+        self._rows: list[dict[str, Any]] = []
+        self._returning: list[int] = []
+        self._moved: list[tuple[str, str]] = []
+        self._known: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self._ids: dict[tuple[str, str, str], int] = {}
+        for row in connection.execute(
+            sa.select(
+                instances.c.id,
+                instances.c.study_instance_uid,
+                instances.c.sop_instance_uid,
+                instances.c.digest,
+            )
+            .where(
+                instances.c.sop_instance_uid.in_({each.image.sop_instance_uid for each in arriving})
+            )
+            .order_by(instances.c.id)
+        ):
+            self._known[row.sop_instance_uid].append((row.study_instance_uid, row.digest))
+            self._ids[row.study_instance_uid, row.sop_instance_uid, row.digest] = row.id
+        self._studies = {
+            row.study_instance_uid: _StudyUnderWay(dict(row._mapping), is_new=False)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+            for row in connection.execute(
+                sa.select(studies).where(
+                    studies.c.study_instance_uid.in_(
+                        {each.image.study_instance_uid for each in arriving}
+                    )
+                )
+            )
+        }
+
+    def note(self, arriving: ArrivingInstance) -> Arrival | IdentityConflictError:
+        """Decide what one instance is to the node, those before it included."""
+        image = arriving.image
+        known = self._known[image.sop_instance_uid]
+        study = self._studies.get(image.study_instance_uid)
+        conflict = _conflict(image, known, arriving, study)
+        if conflict is not None:
+            add_to_quarantine(self._connection, arriving, reason=str(conflict), now=self._now)
+            return conflict
+        if known and known[-1][1] == image.digest:
+            return Arrival.AGAIN
+        arrival = Arrival.CHANGED if known else Arrival.NEW
+        if study is None:
+            self._studies[image.study_instance_uid] = _StudyUnderWay(
+                _new_study(arriving, now=self._now, due_at=self._due_at), is_new=True
+            )
+            self._moved.append((image.study_instance_uid, ""))
+        else:
+            self._reopen(study, arriving)
+        key = (image.study_instance_uid, image.sop_instance_uid, image.digest)
+        if key in self._ids:
+            # Content that was received before and comes back is the last word again.
+            self._returning.append(self._ids.pop(key))
+        known.append((image.study_instance_uid, image.digest))
+        self._rows.append(_instance_row(arriving, self._now))
+        return arrival
+
+    def write(self) -> None:
+        """Bring the database to what was decided."""
+        connection = self._connection
+        if self._returning:
+            connection.execute(sa.delete(instances).where(instances.c.id.in_(self._returning)))
+        new = [each.values for each in self._studies.values() if each.is_new]
+        if new:
+            connection.execute(studies.insert(), new)
+        changed = [
+            {f"new_{name}": each.values[name] for name in ("study_instance_uid", *_REOPENED)}
+            for each in self._studies.values()
+            if each.is_changed and not each.is_new
+        ]
+        if changed:
+            connection.execute(_UPDATE_STUDY, changed)
+        if self._rows:
+            connection.execute(instances.insert(), self._rows)
+        record_transitions(
+            connection, self._moved, StudyState.RECEIVING, by="receive", now=self._now
         )
-    )
-    record_transition(
-        connection, image.study_instance_uid, StudyState.RECEIVING, by="receive", now=now
-    )
 
-
-def _reopen_study(
-    connection: Connection,
-    study: sa.Row[Any],
-    arriving: ArrivingInstance,
-    *,
-    now: datetime,
-    due_at: datetime,
-) -> None:
-    ordered = most_urgent([ReadingPriority(study.ordered_priority), arriving.ordered_priority])
-    raised = most_urgent([ReadingPriority(study.priority), ordered])
-    values: dict[str, Any] = {
-        "due_at": due_at,
-        "attempts": 0,
-        "ordered_priority": ordered,
-        "priority": raised,
-        "urgency": raised.urgency,
-        "is_archive": study.is_archive and arriving.is_archive,
-        "patient_digest": study.patient_digest or arriving.patient_digest,
-        "accession_number": study.accession_number or arriving.accession_number,
-        "study_at": study.study_at or arriving.study_at,
-    }
-    if study.state not in (StudyState.RECEIVING, StudyState.QUEUED):
+    def _reopen(self, study: _StudyUnderWay, arriving: ArrivingInstance) -> None:
+        values = study.values
+        ordered = most_urgent(
+            [ReadingPriority(values["ordered_priority"]), arriving.ordered_priority]
+        )
+        raised = most_urgent([ReadingPriority(values["priority"]), ordered])
+        study.is_changed = True
+        values |= {
+            "due_at": self._due_at,
+            "attempts": 0,
+            "ordered_priority": ordered,
+            "priority": raised,
+            "urgency": raised.urgency,
+            "is_archive": values["is_archive"] and arriving.is_archive,
+            "patient_digest": values["patient_digest"] or arriving.patient_digest,
+            "accession_number": values["accession_number"] or arriving.accession_number,
+            "study_at": values["study_at"] or arriving.study_at,
+        }
+        if values["state"] in (StudyState.RECEIVING, StudyState.QUEUED):
+            return
         values |= {
             "state": StudyState.RECEIVING,
             "reason": "",
-            "generation": study.generation + 1,
+            "generation": values["generation"] + 1,
             "claim_token": "",
             "claimed_by": "",
             "finished_at": None,
@@ -190,19 +271,64 @@ def _reopen_study(
             "findings": [],
             "remarks": [],
         }
-        record_transition(
-            connection,
-            study.study_instance_uid,
-            StudyState.RECEIVING,
-            by="receive",
-            now=now,
-            reason="instance arrived after the study was claimed",
+        self._moved.append(
+            (values["study_instance_uid"], "instance arrived after the study was claimed")
         )
-    connection.execute(
-        studies.update()
-        .where(studies.c.study_instance_uid == study.study_instance_uid)
-        .values(**values)
-    )
+
+
+_REOPENED = (
+    "due_at", "attempts", "ordered_priority", "priority", "urgency", "is_archive",
+    "patient_digest", "accession_number", "study_at", "state", "reason", "generation",
+    "claim_token", "claimed_by", "finished_at", "findings", "remarks",
+)  # fmt: skip
+_UPDATE_STUDY = (
+    studies.update()
+    .where(studies.c.study_instance_uid == sa.bindparam("new_study_instance_uid"))
+    .values({name: sa.bindparam(f"new_{name}", type_=studies.c[name].type) for name in _REOPENED})
+)
+
+
+def _conflict(
+    image: ImageInstance,
+    known: Sequence[tuple[str, str]],
+    arriving: ArrivingInstance,
+    study: _StudyUnderWay | None,
+) -> IdentityConflictError | None:
+    if any(study_instance_uid != image.study_instance_uid for study_instance_uid, _ in known):
+        return IdentityConflictError("the instance is known in another study; correct its UIDs")
+    if study is None:
+        return None
+    noted = study.values["patient_digest"]
+    if noted and arriving.patient_digest and noted != arriving.patient_digest:
+        return IdentityConflictError(
+            "the study is known for another patient; correct its Patient ID or its UIDs"
+        )
+    return None
+
+
+def _new_study(arriving: ArrivingInstance, *, now: datetime, due_at: datetime) -> dict[str, Any]:
+    return {
+        "study_instance_uid": arriving.image.study_instance_uid,
+        "patient_digest": arriving.patient_digest,
+        "accession_number": arriving.accession_number,
+        "study_at": arriving.study_at,
+        "state": StudyState.RECEIVING,
+        "reason": "",
+        "generation": 1,
+        "ordered_priority": arriving.ordered_priority,
+        "priority": arriving.ordered_priority,
+        "priority_reason": "as ordered",
+        "urgency": arriving.ordered_priority.urgency,
+        "is_archive": arriving.is_archive,
+        "attempts": 0,
+        "due_at": due_at,
+        "claim_token": "",
+        "claimed_by": "",
+        "received_at": now,
+        "finished_at": None,
+        "findings": [],
+        "remarks": [],
+    }
 
 
 def _instance_row(arriving: ArrivingInstance, now: datetime) -> dict[str, Any]:

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
-from imaging_node.domain.errors import StorageError
-from imaging_node.store import schema
+from imaging_node.domain.errors import DurabilityError, StorageError
+from imaging_node.store import checksums, migration, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 20_000
+_FSYNC_FAILED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Database:
@@ -73,45 +76,105 @@ class Database:
     def _translated(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError:
+            # SQLite quotes a damaged schema in its message, and Python cannot read that.
+            raise _damaged(verb, "malformed database schema") from None
         except DBAPIError as error:
             # Not the statement or its parameters: they hold patients' data.
+            code = getattr(error.orig, "sqlite_errorcode", 0)
+            if code in _FSYNC_FAILED:
+                raise DurabilityError(
+                    f"cannot {verb} the node's database ({error.orig}): the disk did not take"
+                    " what was written; check it before anything else"
+                ) from None
+            if code & 0xFF in _DAMAGED:
+                raise _damaged(verb, str(error.orig)) from None
             raise StorageError(
                 f"cannot {verb} the node's database ({error.orig});"
                 " check the disk of the state directory and that one node alone uses it"
             ) from None
 
 
-def open_database(url: str) -> Database:
-    """Open the database at `url`, creating or checking its schema.
+def open_database(url: str, *, may_create: bool = True) -> Database:
+    """Open the database at `url`: create it, or bring it to today's schema.
+
+    Args:
+        may_create: False where something was kept before: then its database must be there.
 
     Raises:
-        StorageError: It cannot be opened, or was written by another version of the node.
+        StorageError: It cannot be opened, is damaged or missing, or a newer node wrote it.
     """
     location = sa.make_url(url).database
     if location:
         Path(location).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    database = Database(engine)
+        _require_journal(Path(location))
+        if not may_create and not Path(location).exists():
+            raise _missing(location)
+    database = Database(_engine(url))
+    with database.read() as connection:
+        version = migration.written_version(connection)
+    if version is None and not may_create:
+        raise _missing(location)
+    if version in migration.MIGRATED_VERSIONS:
+        # On a connection of its own: foreign keys cannot be put aside in a transaction.
+        old = Database(_engine(url, _put_references_aside))
+        with old.write() as connection:
+            migration.migrate(connection)
+        old.close()
+    elif version not in (None, str(schema.SCHEMA_VERSION)):
+        raise StorageError(
+            f"the database has schema {version}, this node needs {schema.SCHEMA_VERSION};"
+            " use the version of the node that wrote it"
+        )
     with database.write() as connection:
         schema.metadata.create_all(connection)
-        version = connection.scalar(
-            sa.select(schema.node.c.value).where(schema.node.c.key == "schema_version")
+        checksums.create_triggers(connection)
+        connection.execute(
+            insert(schema.node)
+            .values(key="schema_version", value=str(schema.SCHEMA_VERSION))
+            .on_conflict_do_nothing()
         )
-        if version is None:
-            connection.execute(
-                schema.node.insert().values(key="schema_version", value=str(schema.SCHEMA_VERSION))
-            )
-        elif version != str(schema.SCHEMA_VERSION):
-            raise StorageError(
-                f"the database has schema {version}, this node needs {schema.SCHEMA_VERSION};"
-                " use the version of the node that wrote it"
-            )
     if location:
         # Its journal takes the same permissions; a state directory made by others may be open.
         Path(location).chmod(0o600)
     return database
+
+
+def _engine(url: str, *prepare: Callable[[DBAPIConnection, ConnectionPoolEntry], None]) -> Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    for each in (_prepare, *prepare):
+        event.listen(engine, "connect", each)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _damaged(verb: str, what: str) -> StorageError:
+    return StorageError(
+        f"cannot {verb} the node's database ({what}): it is damaged; stop the node and restore"
+        " node.sqlite from a backup"
+    )
+
+
+def _missing(location: str | None) -> StorageError:
+    return StorageError(
+        f"the database {location} is missing or empty, but the spool beside it holds files: restore"
+        " it from a backup, or move the spool away to begin anew"
+    )
+
+
+def _require_journal(location: Path) -> None:
+    """Refuse to go on from before the last commits: SQLite would, when its journal is gone.
+
+    Raises:
+        StorageError: The journal's index is there without the journal.
+    """
+    # SQLite creates the journal before its index, and removes it after.
+    journal, index = (location.with_name(f"{location.name}-{end}") for end in ("wal", "shm"))
+    if index.exists() and not journal.exists():
+        raise StorageError(
+            f"{journal.name} is missing beside {location.name}: what was committed last would be"
+            f" lost; restore it, or remove {index.name} to go on without"
+        )
 
 
 def _prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -125,6 +188,15 @@ def _prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    # Damaged text is shown as such: one bad byte must not make a whole listing fail.
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+    checksums.register(connection)
+
+
+def _put_references_aside(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    assert isinstance(connection, sqlite3.Connection)
+    connection.execute("PRAGMA foreign_keys=OFF")
+    connection.execute("PRAGMA legacy_alter_table=ON")
 
 
 def _begin(connection: Connection) -> None:

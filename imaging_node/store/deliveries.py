@@ -9,12 +9,16 @@ import sqlalchemy as sa
 
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.lifecycle import DeliveryState
-from imaging_node.store.schema import deliveries, objects
+from imaging_node.store.checksums import damaged_row_ids, is_intact, require_intact, row_id
+from imaging_node.store.damage import ROW_DAMAGED, choose_intact, is_set_aside
+from imaging_node.store.schema import commitment_items, deliveries, objects
 from imaging_node.store.transitions import record_transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
+
+    from sqlalchemy.engine import Connection
 
     from imaging_node.store.database import Database
 
@@ -55,14 +59,18 @@ def claim_deliveries(
         deliveries.c.next_attempt_at <= now,
     )
     with database.read() as connection:
-        if connection.scalar(sa.select(deliveries.c.id).where(*due).limit(1)) is None:
+        waiting = sa.select(deliveries.c.id).where(*due, sa.not_(is_set_aside(deliveries)))
+        if connection.scalar(waiting.limit(1)) is None:
             return ()
     with database.write() as connection:
-        chosen = (
+        candidates = (
             sa.select(deliveries.c.id)
             .where(*due)
             .order_by(deliveries.c.urgency.desc(), deliveries.c.id)
             .limit(limit)
+        )
+        chosen = _with_intact_objects(
+            connection, choose_intact(connection, deliveries, candidates, now=now), now=now
         )
         claimed = connection.scalars(
             deliveries.update()
@@ -125,23 +133,33 @@ def return_parcels(database: Database, parcels: Sequence[Parcel], *, now: dateti
     with database.write() as connection:
         connection.execute(
             deliveries.update()
-            .where(deliveries.c.id.in_([parcel.id for parcel in parcels]))
+            .where(
+                deliveries.c.id.in_([parcel.id for parcel in parcels]),
+                deliveries.c.state == DeliveryState.WAITING,
+                deliveries.c.claimed_by.in_({parcel.claimed_by for parcel in parcels}),
+            )
             .values(attempts=deliveries.c.attempts - 1, next_attempt_at=now, claimed_by="")
         )
 
 
 def release_deliveries(database: Database, is_dead: Callable[[str], bool], *, now: datetime) -> int:
-    """Make what a dead `deliver` had claimed due at once; returns how many."""
+    """Make what a dead `deliver` had claimed due at once; returns how many.
+
+    What was stored is sent again: whether commitment was asked for it nobody knows.
+    """
     with database.write() as connection:
         workers = connection.scalars(
             sa.select(deliveries.c.claimed_by)
-            .where(deliveries.c.state == DeliveryState.WAITING, deliveries.c.claimed_by != "")
+            .where(
+                deliveries.c.claimed_by != "",
+                is_intact(deliveries),
+            )
             .distinct()
         ).all()
         changed = connection.execute(
             deliveries.update()
             .where(deliveries.c.claimed_by.in_([each for each in workers if is_dead(each)]))
-            .values(claimed_by="", next_attempt_at=now)
+            .values(state=DeliveryState.WAITING, claimed_by="", next_attempt_at=now)
         )
     return changed.rowcount
 
@@ -151,8 +169,10 @@ def requeue_delivery(database: Database, delivery_id: int, *, now: datetime) -> 
 
     Raises:
         UnknownRecordError: There is no such delivery, or it was delivered.
+        IntegrityError: Its row is damaged.
     """
     with database.write() as connection:
+        require_intact(connection, deliveries, deliveries.c.id == delivery_id)
         changed = connection.execute(
             deliveries.update()
             .where(deliveries.c.id == delivery_id, deliveries.c.state != DeliveryState.DELIVERED)
@@ -163,6 +183,12 @@ def requeue_delivery(database: Database, delivery_id: int, *, now: datetime) -> 
                 f"cannot requeue delivery {delivery_id}: it does not exist or was delivered;"
                 " see `imaging-node deliveries`"
             )
+        # It starts afresh with its commitment, too.
+        connection.execute(
+            commitment_items.update()
+            .where(commitment_items.c.delivery_id == delivery_id)
+            .values(has_failed=False)
+        )
         record_transition(
             connection,
             f"delivery {delivery_id}",
@@ -170,6 +196,34 @@ def requeue_delivery(database: Database, delivery_id: int, *, now: datetime) -> 
             by="operator",
             now=now,
         )
+
+
+def _with_intact_objects(
+    connection: Connection, chosen: Sequence[int], *, now: datetime
+) -> Sequence[int]:
+    """Those of the deliveries whose object is known for certain; the others are parked."""
+    uids = sa.select(deliveries.c.sop_instance_uid).where(deliveries.c.id.in_(chosen))
+    damaged = damaged_row_ids(connection, objects, objects.c.sop_instance_uid.in_(uids))
+    known = connection.scalars(
+        sa.select(deliveries.c.id)
+        .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
+        .where(deliveries.c.id.in_(chosen), row_id(objects).not_in(damaged))
+    ).all()
+    for each in set(chosen) - set(known):
+        connection.execute(
+            deliveries.update()
+            .where(deliveries.c.id == each)
+            .values(state=DeliveryState.PARKED, last_status=ROW_DAMAGED, next_attempt_at=None)
+        )
+        record_transition(
+            connection,
+            f"delivery {each}",
+            DeliveryState.PARKED,
+            by="deliver",
+            now=now,
+            reason=ROW_DAMAGED,
+        )
+    return known
 
 
 def _move(

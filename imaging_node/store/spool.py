@@ -3,29 +3,108 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import secrets
-import shutil
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from imaging_node.domain.errors import IntegrityError, StorageError
+from imaging_node.domain.errors import DurabilityError, IntegrityError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+_INCOMING = "incoming"
+_READ_BYTES = 1024 * 1024
+# Linux takes this many pieces in one call (IOV_MAX).
+_MOST_PIECES = 1024
 
 
 class Spool:
     """A folder of files that are durable once `write` has returned, and never change."""
 
-    def __init__(self, folder: Path, *, min_free_bytes: int) -> None:
+    def __init__(self, folder: Path, *, min_free_bytes: int, min_free_inodes: int = 0) -> None:
         self._folder = folder
         self._min_free_bytes = min_free_bytes
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._min_free_inodes = min_free_inodes
+        self._incoming = folder / _INCOMING
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
         """Where the file with this digest lies, whether it exists or not."""
         return self._folder / digest[:2] / f"{digest}.dcm"
+
+    def shortage(self, size_bytes: int = 0) -> str:
+        """Why no more may be kept, in words; "" while there is room."""
+        if not self._min_free_bytes and not self._min_free_inodes:
+            return ""
+        try:
+            free = os.statvfs(self._folder)
+        except OSError as error:
+            return f"the spool cannot be looked at ({_name(error)})"
+        free_bytes = free.f_bavail * free.f_frsize
+        if self._min_free_bytes and free_bytes - size_bytes < self._min_free_bytes:
+            return (
+                f"{free_bytes} bytes are free and {self._min_free_bytes} must remain"
+                " (spool.min_free_bytes)"
+            )
+        # Some file systems make inodes as they need them, and say 0 of 0.
+        if self._min_free_inodes and free.f_files and free.f_favail < self._min_free_inodes:
+            return (
+                f"{free.f_favail} inodes are free and {self._min_free_inodes} must remain"
+                " (spool.min_free_inodes)"
+            )
+        return ""
+
+    def begin(self, beginning: bytes = b"") -> SpoolPart:
+        """Open a file whose content comes piece by piece.
+
+        Raises:
+            StorageError: There is no room, or the disk fails.
+        """
+        shortage = self.shortage()
+        if shortage:
+            raise StorageError(f"cannot keep an instance: {shortage}; free space")
+        path = self._incoming / f"{os.getpid()}.{secrets.token_hex(8)}.part"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise _cannot_keep(error) from None
+        part = SpoolPart(path, descriptor)
+        if beginning:
+            part.write([memoryview(beginning)])
+        return part
+
+    def settle(self, part: SpoolPart) -> str:
+        """Give a part that is complete its name; on return it survives a power failure.
+
+        Returns:
+            Its SHA-256, 64 hex digits.
+
+        Raises:
+            DurabilityError: An fsync failed.
+            StorageError: The disk is full or failing.
+        """
+        digest = part.digest
+        path = self.path(digest)
+        try:
+            if _is_whole(path, digest):
+                # A good copy never yields; whoever renamed it may not have come to the folder.
+                part.discard()
+            else:
+                if not path.parent.exists():
+                    path.parent.mkdir(mode=0o700, exist_ok=True)
+                    _sync_folder(self._folder)
+                # First the name, then both fsyncs: the file system commits them together. A
+                # name without its content is a file that no row names, and a start removes it.
+                part.rename(path)
+                part.sync()
+        except OSError as error:
+            raise _cannot_keep(error) from None
+        _sync_folder(path.parent)
+        return digest
 
     def write(self, payload: bytes) -> str:
         """Keep `payload`; on return it survives a power failure.
@@ -36,22 +115,16 @@ class Spool:
         Raises:
             StorageError: The disk is full or failing; nothing was kept.
         """
-        digest = sha256(payload).hexdigest()
-        path = self.path(digest)
-        try:
-            if _is_whole(path, digest):
-                # Whoever renamed it may not have come to the folder yet.
-                _sync_folder(path.parent)
-                return digest
-            self._require_free_space(len(payload))
-            self._write_durably(path, payload)
-        except OSError as error:
-            reason = errno.errorcode.get(error.errno or 0, "unknown")
+        shortage = self.shortage(len(payload))
+        if shortage:
             raise StorageError(
-                f"cannot keep {len(payload)} bytes in the spool ({reason});"
-                " free space on the disk of the state directory"
-            ) from None
-        return digest
+                f"cannot keep {len(payload)} bytes in the spool: {shortage}; free space"
+            )
+        part = self.begin(payload)
+        try:
+            return self.settle(part)
+        finally:
+            part.discard()
 
     def read(self, digest: str) -> bytes:
         """The content of a kept file, its digest checked.
@@ -61,29 +134,102 @@ class Spool:
         """
         return read_verified(self.path(digest), digest)
 
-    def _require_free_space(self, size_bytes: int) -> None:
-        free_bytes = shutil.disk_usage(self._folder).free
-        if free_bytes - size_bytes < self._min_free_bytes:
-            raise StorageError(
-                f"cannot keep {size_bytes} bytes in the spool: {free_bytes} bytes are free and"
-                f" {self._min_free_bytes} must remain (spool.min_free_bytes); free space"
-            )
 
-    def _write_durably(self, path: Path, payload: bytes) -> None:
-        if not path.parent.exists():
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(self._folder)
-        part = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.part")
+class SpoolPart:
+    """Owns a file under way; `settle` gives it its name, `discard` removes it.
+
+    Attributes:
+        size_bytes: Written so far.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._hash = sha256()
+        self._is_named = False
+        self.size_bytes = 0
+
+    def write(self, pieces: Sequence[memoryview]) -> None:
+        """Append `pieces`.
+
+        Raises:
+            StorageError: The disk is full or failing.
+        """
         try:
-            with open(part, "wb", opener=_private) as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+            for begin in range(0, len(pieces), _MOST_PIECES):
+                self._write_some(pieces[begin : begin + _MOST_PIECES])
+        except OSError as error:
+            raise _cannot_keep(error) from None
+        for piece in pieces:
+            self._hash.update(piece)
+
+    def read_beginning(self, size_bytes: int) -> bytes:
+        """The first bytes of what was written.
+
+        Raises:
+            StorageError: The disk fails.
+        """
+        try:
+            return os.pread(self._descriptor, size_bytes, 0)
+        except OSError as error:
+            raise _cannot_keep(error) from None
+
+    @contextmanager
+    def mapped(self) -> Iterator[mmap.mmap]:
+        """All that was written, as memory that is read from the disk where it is touched.
+
+        Raises:
+            StorageError: It cannot be mapped.
+        """
+        try:
+            whole = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"cannot read an instance in the spool ({type(error).__name__}); check the disk"
+            ) from None
+        with whole:
+            yield whole
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written so far, 64 hex digits."""
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Return once the content survives a power failure.
+
+        Raises:
+            DurabilityError: The fsync failed.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _fsync_failed(error) from None
+
+    def rename(self, path: Path) -> None:
+        """Take the place at `path`; raises OSError."""
+        self._path.rename(path)
+        self._is_named = True
+
+    def discard(self) -> None:
+        """Close the file, and remove it unless it has been named."""
+        if self._descriptor < 0:
+            return
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if not self._is_named:
+            self._path.unlink(missing_ok=True)
+
+    def _write_some(self, pieces: Sequence[memoryview]) -> None:
+        left = list(pieces)
+        while left:
+            count = os.writev(self._descriptor, left)
+            self.size_bytes += count
+            # A disk that fills up takes a part before it says so.
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if left:
+                left[0] = left[0][count:]
 
 
 def read_verified(path: Path, digest: str) -> bytes:
@@ -95,9 +241,8 @@ def read_verified(path: Path, digest: str) -> bytes:
     try:
         payload = path.read_bytes()
     except OSError as error:
-        reason = errno.errorcode.get(error.errno or 0, "unknown")
         raise IntegrityError(
-            f"cannot read the file {digest[:12]} ({reason}); restore it from a backup"
+            f"cannot read the file {digest[:12]} ({_name(error)}); restore it from a backup"
         ) from None
     if sha256(payload).hexdigest() != digest:
         raise IntegrityError(
@@ -109,21 +254,43 @@ def read_verified(path: Path, digest: str) -> bytes:
 
 def _is_whole(path: Path, digest: str) -> bool:
     """Whether the file is there and undamaged: a good copy must never yield to a bad one."""
+    found = sha256()
     try:
-        read_verified(path, digest)
-    except IntegrityError:
+        with path.open("rb") as file:
+            while slice_ := file.read(_READ_BYTES):
+                found.update(slice_)
+    except OSError:
         return False
-    return True
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return found.hexdigest() == digest
 
 
 def _sync_folder(folder: Path) -> None:
     # A rename is durable only once the folder itself is.
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _cannot_keep(error) from None
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise _fsync_failed(error) from None
     finally:
         os.close(descriptor)
+
+
+def _cannot_keep(error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot keep an instance in the spool ({_name(error)});"
+        " free space on the disk of the state directory, or replace it"
+    )
+
+
+def _fsync_failed(error: OSError) -> DurabilityError:
+    return DurabilityError(
+        f"the disk of the state directory did not take what was written ({_name(error)});"
+        " check it before anything else"
+    )
+
+
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "unknown")

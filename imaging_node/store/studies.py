@@ -13,6 +13,8 @@ from imaging_node.domain.finding import FindingScore
 from imaging_node.domain.lifecycle import FINAL_STUDY_STATES, DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
 from imaging_node.domain.result_object import ObjectKind, ReportReference, ResultObject
+from imaging_node.store.checksums import is_intact, require_intact, require_whole, row_id
+from imaging_node.store.damage import choose_intact, is_set_aside
 from imaging_node.store.schema import deliveries, objects, results, series, studies
 from imaging_node.store.transitions import record_transition
 
@@ -70,21 +72,24 @@ def claim_study(
     database: Database, *, worker: str, now: datetime, lease: timedelta
 ) -> Claim | None:
     """Claim the most urgent study that is due: complete, to be retried, or left by the dead."""
-    chosen = (
-        sa.select(studies.c.study_instance_uid)
+    candidates = (
+        sa.select(row_id(studies))
+        .select_from(studies)
         .where(studies.c.state.in_(CLAIMABLE), studies.c.due_at <= now)
         .order_by(studies.c.is_archive, studies.c.urgency.desc(), studies.c.due_at)
         .limit(1)
-        .scalar_subquery()
     )
     token = secrets.token_hex(16)
     with database.read() as connection:
-        if connection.scalar(sa.select(chosen)) is None:
+        if connection.scalar(candidates.where(sa.not_(is_set_aside(studies)))) is None:
             return None  # the usual answer of an idle node: no write lock for it
     with database.write() as connection:
+        chosen = choose_intact(connection, studies, candidates, now=now)
+        if not chosen:
+            return None
         row = connection.execute(
             studies.update()
-            .where(studies.c.study_instance_uid == chosen)
+            .where(row_id(studies).in_(chosen))
             .values(
                 state=StudyState.SCORING,
                 claim_token=token,
@@ -93,9 +98,7 @@ def claim_study(
                 due_at=now + lease,
             )
             .returning(studies)
-        ).one_or_none()
-        if row is None:
-            return None
+        ).one()
         record_transition(
             connection, row.study_instance_uid, StudyState.SCORING, by=worker, now=now
         )
@@ -109,6 +112,15 @@ def claim_study(
         priority_reason=row.priority_reason,
         is_archive=row.is_archive,
     )
+
+
+def count_waiting(database: Database) -> int:
+    """Studies without an ending."""
+    with database.read() as connection:
+        waiting = connection.scalar(
+            sa.select(sa.func.count()).select_from(studies).where(studies.c.state.in_(CLAIMABLE))
+        )
+    return waiting or 0
 
 
 def renew_claims(
@@ -132,7 +144,7 @@ def release_claims(database: Database, is_dead: Callable[[str], bool], *, now: d
     with database.write() as connection:
         claimed = connection.execute(
             sa.select(studies.c.claim_token, studies.c.claimed_by).where(
-                studies.c.state == StudyState.SCORING, studies.c.due_at > now
+                studies.c.state == StudyState.SCORING, studies.c.due_at > now, is_intact(studies)
             )
         ).all()
         dead = [row.claim_token for row in claimed if is_dead(row.claimed_by)]
@@ -221,8 +233,10 @@ def retry_study(database: Database, study_instance_uid: str, *, now: datetime) -
 
     Raises:
         UnknownRecordError: There is no such study, or it has not ended.
+        IntegrityError: Its row is damaged.
     """
     with database.write() as connection:
+        require_intact(connection, studies, studies.c.study_instance_uid == study_instance_uid)
         changed = connection.execute(
             studies.update()
             .where(
@@ -250,8 +264,13 @@ def retry_study(database: Database, study_instance_uid: str, *, now: datetime) -
 def previous_answers(
     database: Database, study_instance_uid: str, model: str
 ) -> tuple[ReportReference, ...]:
-    """The SRs that a model gave for this study before, oldest first."""
+    """The SRs that a model gave for this study before, oldest first.
+
+    Raises:
+        IntegrityError: One of them may be unknown: a row is damaged or missing.
+    """
     with database.read() as connection:
+        require_whole(connection, results, study_instance_uid)
         rows = connection.execute(
             sa.select(results)
             .where(results.c.study_instance_uid == study_instance_uid, results.c.model == model)
@@ -269,8 +288,13 @@ def previous_answers(
 
 
 def series_started_at(database: Database, series_instance_uid: str, *, now: datetime) -> datetime:
-    """When a result series was begun: noted once, then the same for every later object."""
+    """When a result series was begun: noted once, then the same for every later object.
+
+    Raises:
+        IntegrityError: The row that says so is damaged.
+    """
     with database.write() as connection:
+        require_intact(connection, series, series.c.series_instance_uid == series_instance_uid)
         noted: datetime | None = connection.scalar(
             sa.select(series.c.started_at).where(
                 series.c.series_instance_uid == series_instance_uid

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from imaging_node.store.schema import transitions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection
@@ -19,4 +20,24 @@ def record_transition(  # noqa: D103 - see the module
         transitions.insert().values(
             subject=subject, state=state, reason=reason, moved_by=by, moved_at=now
         )
+    )
+
+
+def record_transitions(
+    connection: Connection,
+    moved: Sequence[tuple[str, str]],
+    state: str,
+    *,
+    by: str,
+    now: datetime,
+) -> None:
+    """Record that each (subject, reason) came to `state`."""
+    if not moved:
+        return
+    connection.execute(
+        transitions.insert(),
+        [
+            {"subject": subject, "state": state, "reason": reason, "moved_by": by, "moved_at": now}
+            for subject, reason in moved
+        ],
     )

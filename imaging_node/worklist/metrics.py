@@ -23,6 +23,7 @@ METRICS = {
     "imaging_node_database_writable": "1 when the database takes a write",
     "imaging_node_studies": "Studies by state",
     "imaging_node_deliveries": "Result objects on their way to a destination, by state",
+    "imaging_node_quarantined_instances": "Instances refused because they contradict their patient",
     "imaging_node_oldest_waiting_seconds": "Age of the oldest study without an ending",
     "imaging_node_oldest_delivery_seconds": "Age of the oldest object that waits for its peer",
     "imaging_node_role_heartbeat_age_seconds": "Time since a role process last reported",
@@ -58,6 +59,7 @@ class _Collector:
         yield _gauge("imaging_node_database_writable", float(self._queries.is_database_writable()))
         yield _gauge("imaging_node_oldest_waiting_seconds", counts.oldest_waiting_s)
         yield _gauge("imaging_node_oldest_delivery_seconds", counts.oldest_delivery_s)
+        yield _gauge("imaging_node_quarantined_instances", float(counts.quarantined_instances))
         yield _by_state(
             "imaging_node_studies", {each: counts.studies.get(each, 0) for each in StudyState}
         )

@@ -18,9 +18,9 @@ from imaging_node.worklist.metrics import metrics_text
 from imaging_node.worklist.readiness import Readiness, readiness
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from imaging_node.domain.records import DeliveryRecord, WorklistRow
+    from imaging_node.domain.records import DeliveryRecord, QuarantinedInstance, WorklistRow
     from imaging_node.worklist.queries import WorklistQueries
 
 _FOLDER = Path(__file__).parent
@@ -36,6 +36,7 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _SHOWN_DELIVERIES = 500
+_SHOWN_QUARANTINED = 50
 _FOUND, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
 
 
@@ -119,6 +120,7 @@ def _environment() -> Environment:
         duration=wording.duration,
         object_name=wording.object_name,
         clock=wording.clock,
+        quarantine_badge=wording.QUARANTINE_BADGE,
         since=wording.since,
         probability=wording.probability,
         interval=wording.interval,
@@ -140,7 +142,14 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
         rows = sorted(queries.worklist(), key=lambda row: row.rank)
         counts = queries.counts()
         hidden = max(0, sum(counts.studies.values()) - len(rows))
-        return page("worklist", rows=rows, hidden=hidden, counts=counts, state=_state_of(queries))
+        return page(
+            "worklist",
+            rows=rows,
+            hidden=hidden,
+            counts=counts,
+            quarantined=_newest(queries.quarantined()),
+            state=_state_of(queries),
+        )
 
     @app.get("/studies/{token}", include_in_schema=False)
     def study(token: str) -> Response:
@@ -170,9 +179,21 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
         return Response(picture, media_type="image/png")
 
 
+def _newest(quarantined: Sequence[QuarantinedInstance]) -> list[QuarantinedInstance]:
+    """Those of which nobody knows when they came first, then the newest, not too many."""
+    known = [each for each in quarantined if each.received_at is not None]
+    unknown = [each for each in quarantined if each.received_at is None]
+    return [*unknown, *reversed(known)][:_SHOWN_QUARANTINED]
+
+
 def _attention(delivery: DeliveryRecord) -> tuple[int, int]:
-    """Parked first, then waiting, then delivered; of each the newest first."""
-    order = (DeliveryState.PARKED, DeliveryState.WAITING, DeliveryState.DELIVERED)
+    """Parked first, then what is under way, then delivered; of each the newest first."""
+    order = (
+        DeliveryState.PARKED,
+        DeliveryState.WAITING,
+        DeliveryState.STORED,
+        DeliveryState.DELIVERED,
+    )
     return order.index(delivery.state), -delivery.id
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from imaging_node.domain.records import (
     DeliveryRecord,
+    QuarantinedInstance,
     RoleStatus,
     WorkCounts,
     WorklistRow,
@@ -23,6 +24,7 @@ class WorklistQueries:
         study: The row that a token names, None if there is none.
         capture_png: The picture that a token names, None if there is none.
         deliveries: Every delivery to show.
+        quarantined: Every instance that was refused and kept.
         roles: The last word of each role process.
         counts: For the metrics and the summary.
         is_database_writable: True when a write transaction succeeds now.
@@ -34,6 +36,7 @@ class WorklistQueries:
     study: Callable[[str], WorklistRow | None]
     capture_png: Callable[[str], bytes | None]
     deliveries: Callable[[], Sequence[DeliveryRecord]]
+    quarantined: Callable[[], Sequence[QuarantinedInstance]]
     roles: Callable[[], Sequence[RoleStatus]]
     counts: Callable[[], WorkCounts]
     is_database_writable: Callable[[], bool]

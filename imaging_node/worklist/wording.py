@@ -34,6 +34,8 @@ STATE_BADGES = {
     StudyState.FAILED: Badge(sign="✕", word="Analysis failed", style="refused"),
 }
 
+QUARANTINE_BADGE = Badge(sign="!", word="Quarantined", style="refused")
+
 CALL_BADGES = {
     Presence.PRESENT: Badge(sign="■", word="Present", style="present"),
     Presence.UNDETERMINED: Badge(sign="◧", word="Undetermined", style="undetermined"),
@@ -49,6 +51,7 @@ PRIORITY_BADGES = {
 
 DELIVERY_BADGES = {
     DeliveryState.WAITING: Badge(sign="…", word="waiting", style="busy"),
+    DeliveryState.STORED: Badge(sign="○", word="stored, not yet committed", style="busy"),
     DeliveryState.DELIVERED: Badge(sign="●", word="delivered", style="done"),
     DeliveryState.PARKED: Badge(sign="!", word="parked", style="refused"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from imaging_node.dicom.file_format import encode_part10
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
+from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.settings import PeerSettings
 from imaging_node.store.database import open_database
@@ -59,11 +61,13 @@ def room(tmp_path: Path, clock: Clock) -> Iterator[DeliveryRoom]:
         spool=spool,
         pseudonyms=Pseudonyms(b"k" * 32),
         caller=Caller(ae_title="NODE", timeout_s=2),
-        retry_first_s=2,
-        retry_max_s=16,
+        peers={},
+        back_off=BackOff(first_s=2, longest_s=16),
+        commitment_timeout=timedelta(hours=1),
         worker="w",
         counters=Counters(),
         clock=clock,
+        is_stopping=lambda: False,
     )
     database.close()
 
@@ -105,7 +109,7 @@ def test_success_and_its_warnings_are_delivered(
     deliver_due("pacs", peer(status), room)
 
     [row] = list_deliveries(room.database)
-    assert (row.state, row.last_status) == (DeliveryState.DELIVERED, f"0x{status:04X}")
+    assert (row.state, row.last_status) == (DeliveryState.DELIVERED, f"{status:04X}")
 
 
 @pytest.mark.parametrize("status", [0xA700, 0xA701, 0x0110, 0x0213])
@@ -115,7 +119,7 @@ def test_what_may_pass_is_tried_again_later(
     deliver_due("pacs", peer(status), room)
 
     [row] = list_deliveries(room.database)
-    assert (row.state, row.last_status) == (DeliveryState.WAITING, f"0x{status:04X}")
+    assert (row.state, row.last_status) == (DeliveryState.WAITING, f"{status:04X}")
     assert row.next_attempt_at is not None
     assert (row.next_attempt_at - DUE).total_seconds() == 2
 
@@ -129,7 +133,7 @@ def test_what_will_not_pass_is_parked_after_one_try(
 
     [row] = list_deliveries(room.database)
     assert (row.state, row.attempts) == (DeliveryState.PARKED, 1)
-    assert row.last_status == f"0x{status:04X}"
+    assert row.last_status == f"{status:04X}"
 
 
 def test_a_peer_that_does_not_take_reports_parks_them_with_that_reason(

@@ -12,8 +12,9 @@ import pytest
 from imaging_node.demonstration.local_node import LocalNode
 from imaging_node.dicom.file_format import read_kind, split_part10
 from imaging_node.dicom.headers import read_header
-from imaging_node.dicom.receiver import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from imaging_node.dicom.sender import verify_peer
+from imaging_node.dicom.storage_classes import STORAGE_CLASSES
+from imaging_node.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from imaging_node.domain.errors import PeerUnavailableError, RejectedInstanceError
 from imaging_node.settings import PeerSettings
 from tests.integration.answers import await_answers, listing

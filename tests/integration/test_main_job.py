@@ -140,7 +140,7 @@ def test_listings_and_health_tell_what_happened(node: LocalNode, tmp_path: Path)
     [study] = [each for each in listing(node, "studies") if each["study_instance_uid"] == uid]
     assert (study["state"], study["generation"], study["instances"]) == ("done", 1, 1)
     sent = [each for each in listing(node, "deliveries") if each["study_instance_uid"] == uid]
-    assert {(each["state"], each["last_status"]) for each in sent} == {("delivered", "0x0000")}
+    assert {(each["state"], each["last_status"]) for each in sent} == {("delivered", "0000")}
     page = f"http://127.0.0.1:{node.settings.web.port}"
     assert 'imaging_node_studies{state="done"}' in httpx.get(f"{page}/metrics").text
     assert study["accession_number"] in httpx.get(f"{page}/").text

@@ -61,11 +61,11 @@ def test_a_dead_workers_object_waits_again(waiting: Database) -> None:
 
 def test_a_delivered_object_stays_delivered(waiting: Database) -> None:
     [parcel] = take(waiting)
-    mark_delivered(waiting, parcel, status="0x0000", now=DUE)
+    mark_delivered(waiting, parcel, status="0000", now=DUE)
     park_delivery(waiting, parcel, status="0xA900", now=DUE)
 
     [row] = list_deliveries(waiting)
-    assert (row.state, row.last_status) == (DeliveryState.DELIVERED, "0x0000")
+    assert (row.state, row.last_status) == (DeliveryState.DELIVERED, "0000")
     with pytest.raises(UnknownRecordError):
         requeue_delivery(waiting, row.id, now=DUE)
 

@@ -15,6 +15,7 @@ from imaging_node.domain.priority import ReadingPriority
 from imaging_node.domain.records import (
     CaptureReference,
     DeliveryRecord,
+    QuarantinedInstance,
     RoleStatus,
     StudyRecord,
     WorkCounts,
@@ -127,10 +128,34 @@ DELIVERIES = tuple(
         destination="pacs",
         state=DeliveryState.PARKED if each.rank == 2 else DeliveryState.DELIVERED,
         attempts=1,
-        last_status="0xA900" if each.rank == 2 else "0x0000",
+        last_status="A900" if each.rank == 2 else "0000",
         next_attempt_at=None,
     )
     for each in ROWS[:5]
+)
+
+
+QUARANTINED = (
+    QuarantinedInstance(
+        study_instance_uid=f"{RAW}.5",
+        sop_instance_uid=f"{RAW}.5.1",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.1.1",
+        accession_number=MARKUP,
+        reason="the study is known for another patient",
+        digest="a" * 64,
+        calling_ae_title="CT1",
+        received_at=NOW,
+    ),
+    QuarantinedInstance(
+        study_instance_uid="",
+        sop_instance_uid="",
+        sop_class_uid="",
+        accession_number="",
+        reason="row damaged",
+        digest="",
+        calling_ae_title="",
+        received_at=None,
+    ),
 )
 
 
@@ -149,12 +174,14 @@ QUERIES = WorklistQueries(
     study=lambda token: next((each for each in ROWS if each.token == token), None),
     capture_png=lambda token: PNG if token == "capture-token-1-0" else None,  # noqa: S105 - no secret
     deliveries=lambda: DELIVERIES,
+    quarantined=lambda: QUARANTINED,
     roles=lambda: (role("receive"), role("score"), role("deliver")),
     counts=lambda: WorkCounts(
         studies={StudyState.DONE: 4, StudyState.SCORING: 1},
         deliveries={DeliveryState.PARKED: 1},
         oldest_waiting_s=56 * 60.0,
         oldest_delivery_s=0.0,
+        quarantined_instances=2,
     ),
     is_database_writable=lambda: True,
     required_roles=("receive", "score", "deliver"),
@@ -247,6 +274,21 @@ def test_a_finding_shows_its_call_probability_and_interval_in_words() -> None:
     assert "Absent" in table_row(client().get("/").text, 5)
 
 
+def test_quarantined_instances_are_counted_and_shown_with_their_reason_and_sender() -> None:
+    text = client().get("/").text
+    section = text[text.index('id="quarantine"') :]
+    assert '<b>2</b> <a href="/#quarantine">quarantined instances</a>' in text
+    assert "the study is known for another patient" in section
+    assert "CT1" in section
+    assert section.index("row damaged") < section.index("another patient")
+    none = replace(
+        QUERIES,
+        quarantined=tuple,
+        counts=lambda: replace(QUERIES.counts(), quarantined_instances=0),
+    )
+    assert "uarantine" not in client(none).get("/").text
+
+
 def test_captures_are_served_by_token_and_unknown_tokens_are_not_found() -> None:
     page = client()
     assert page.get("/captures/capture-token-1-0.png").content == PNG
@@ -303,6 +345,7 @@ def test_metrics_hold_every_state_and_the_counters_of_the_roles_and_nothing_of_a
         'imaging_node_studies{state="failed"} 0.0',
         'imaging_node_deliveries{state="parked"} 1.0',
         "imaging_node_oldest_waiting_seconds 3360.0",
+        "imaging_node_quarantined_instances 2.0",
         "imaging_node_ready 1.0",
         'imaging_node_instances_total{pid="41",role="receive",status="0x0000"} 12.0',
     ):

@@ -1,0 +1,76 @@
+"""Damage rows behind the node's back, as a failing disk would."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from imaging_node.store.database import open_database
+from imaging_node.store.quarantine import add_to_quarantine
+from imaging_node.store.studies import claim_study, finish_study, series_started_at
+from tests.store.arriving import NOON, QUIET, arriving, note
+from tests.store.test_studies import DUE, LEASE, done
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def fill(location: Path) -> None:
+    """A database with one row in every table of work, and a study that is under way."""
+    database = open_database(f"sqlite:///{location}")
+    note(database, arriving())
+    claim = claim_study(database, worker="w", now=DUE, lease=LEASE)
+    assert claim is not None
+    assert finish_study(database, claim, done(), destinations=["pacs"], now=DUE)
+    series_started_at(database, "2.25.9", now=DUE)
+    note(database, arriving("1.2.4", "1.2.4.1", digest="b" * 64), at=NOON - QUIET)
+    with database.write() as connection:
+        add_to_quarantine(
+            connection,
+            arriving("1.2.4", "1.2.3.1", digest="c" * 64),
+            reason="known in another study",
+            now=NOON,
+        )
+    database.close()
+
+
+def damage(location: Path, table: str, column: str, value: object = None, *, row: int = 1) -> None:
+    """Change one value of one row without the node's triggers: one bit of it, or to `value`."""
+    with closing(sqlite3.connect(location)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints=ON")
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        if value is None:
+            old = connection.execute(
+                f"SELECT {column} FROM {table} WHERE rowid = ?",  # noqa: S608 - names from the tests
+                [row],
+            ).fetchone()[0]
+            value = _with_one_bit_changed(old)
+        connection.execute(
+            f"UPDATE {table} SET {column} = ? WHERE rowid = ?",  # noqa: S608 - same
+            [value, row],
+        )
+
+
+def integrity(location: Path) -> list[str]:
+    """What SQLite's own check says."""
+    with closing(sqlite3.connect(location)) as connection:
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        return [line for (line,) in connection.execute("PRAGMA integrity_check")]
+
+
+def _with_one_bit_changed(value: object) -> object:
+    match value:
+        case None:
+            return 1
+        case int():
+            return value ^ 1
+        case "":
+            return "\x01"
+        case str():
+            return chr(ord(value[0]) ^ 1) + value[1:]
+        case _:
+            raise TypeError(type(value))
