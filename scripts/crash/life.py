@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 
-from crash.listening import Listener
+from crash.listening import Listening
 from crash.shim import Fault, FaultLibrary, Mode, Phase
 from crash.variants import Variant, make_wrong
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.errors import ImagingNodeError, StorageError
 from imaging_node.domain.lifecycle import FINAL_STUDY_STATES, DeliveryState
+from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.flow.scoring import score_study
+from imaging_node.node.recovery import recover_state
 from imaging_node.node.score import close_scoring_room, open_scoring_room
 from imaging_node.node.wiring import is_dead, now, open_state, worker_name
 from imaging_node.settings import Settings
 from imaging_node.store.deliveries import release_deliveries
+from imaging_node.store.owed_reports import release_owed
 from imaging_node.store.schema import deliveries, instances, studies
 from imaging_node.store.studies import claim_study, release_claims
 from imaging_node.telemetry import Counters, configure_logging
@@ -144,8 +147,9 @@ def live(orders: Orders) -> int:
     settings = settings_of(orders)
     clock = _Clock(orders.age)
     try:
+        recover_state(settings)
         state = open_state(settings)
-        _recover(state, clock)
+        _release(state[0], clock)
         talk.say("inventory", kept=_inventory(state[0], state[1]))
         library.enter(Phase.RECEIVE)
         if not _receive(settings, state, orders, talk, clock):
@@ -172,7 +176,6 @@ def settings_of(orders: Orders) -> Settings:
             "peers": {
                 "pacs": {"ae_title": PACS_AE_TITLE, "host": LOOPBACK, "port": orders.pacs_port}
             },
-            "study": {"quiet_period_s": 0},
             "spool": {"min_free_bytes": 0, "min_free_inodes": 0},
             "scoring": {"decoders": 1, "threads": 1, "concurrent_studies": 1},
             "answer_not_applicable": True,
@@ -180,11 +183,11 @@ def settings_of(orders: Orders) -> Settings:
     )
 
 
-def _recover(state: tuple[Database, Spool, object], clock: _Clock) -> None:
+def _release(database: Database, clock: _Clock) -> None:
     """What the roles do when they start."""
-    database = state[0]
     release_claims(database, is_dead, now=clock())
     release_deliveries(database, is_dead, now=clock())
+    release_owed(database, is_dead, now=clock())
 
 
 def _inventory(database: Database, spool: Spool) -> list[str]:
@@ -207,10 +210,11 @@ def _receive(
     clock: _Clock,
 ) -> bool:
     """Listen until the sender is done; False when the listener wants a new process."""
-    listener = Listener(
+    listener = Listening(
         settings,
         state,
         Counters(),
+        quiet_period=timedelta(0),
         clock=clock,
         is_acknowledging_first=orders.variant is Variant.ACKNOWLEDGE_FIRST,
     )
@@ -245,11 +249,13 @@ def _deliver(settings: Settings, state: tuple[Database, Spool, Any], clock: _Clo
         spool=spool,
         pseudonyms=pseudonyms,
         caller=Caller(ae_title=AE_TITLE, timeout_s=10),
-        retry_first_s=1,
-        retry_max_s=1,
+        peers=settings.peers,
+        back_off=BackOff(first_s=1, longest_s=1),
+        commitment_timeout=_WAIT,
         worker=worker_name("deliver"),
         counters=Counters(),
         clock=clock,
+        is_stopping=lambda: False,
     )
     for _ in range(_MOST_WAITS):
         try:
