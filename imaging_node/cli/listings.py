@@ -167,16 +167,32 @@ def list_all_deliveries(
 
 @deliveries.command("requeue")
 def requeue(
-    delivery_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the delivery.")],
+    delivery_id: Annotated[
+        int | None, typer.Argument(metavar="[ID]", help="Number of the delivery.")
+    ] = None,
+    parked: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Instead: all that is parked for this destination."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send a parked or waiting result again now."""
+    """Send a parked or waiting result again now, or all that is parked for a destination."""
     from imaging_node.node.wiring import now, open_state
-    from imaging_node.store.deliveries import requeue_delivery
+    from imaging_node.store.deliveries import requeue_delivery, requeue_parked
 
-    database, _, _ = open_state(load_settings(config))
-    requeue_delivery(database, delivery_id, now=now())
-    typer.echo("queued")
+    if (delivery_id is None) == (parked is None):
+        raise typer.BadParameter("give the number of a delivery, or --parked and a destination")
+    settings = load_settings(config)
+    database, _, _ = open_state(settings)
+    if delivery_id is not None:
+        requeue_delivery(database, delivery_id, now=now())
+        typer.echo("queued")
+    elif parked in settings.peers:
+        typer.echo(f"{requeue_parked(database, parked, now=now())} queued")
+    else:
+        raise UnknownRecordError(
+            f"there is no peer {parked!r}: name one of {', '.join(sorted(settings.peers))}"
+        )
 
 
 def worklist(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:

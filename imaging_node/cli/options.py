@@ -20,3 +20,12 @@ SupervisorOption = Annotated[
     int | None,
     typer.Option("--supervisor-pid", hidden=True, help="Process of `serve` to end with."),
 ]
+ReceiverNameOption = Annotated[
+    str, typer.Option("--name", hidden=True, help="Name of this process among several receivers.")
+]
+ListeningDescriptorOption = Annotated[
+    int | None,
+    typer.Option(
+        "--listening-descriptor", hidden=True, help="Socket that `serve` has opened for receivers."
+    ),
+]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from imaging_node.cli.options import ConfigOption, SupervisorOption
+from imaging_node.cli.options import (
+    ConfigOption,
+    ListeningDescriptorOption,
+    ReceiverNameOption,
+    SupervisorOption,
+)
 from imaging_node.settings import load_settings
 
 
@@ -20,11 +25,23 @@ def serve(config: ConfigOption = None) -> None:
     raise typer.Exit(Node(settings, config).run(lambda line: print(line, flush=True)))  # noqa: T201 - the ready line
 
 
-def receive(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:
-    """Run the DICOM listener alone: C-ECHO and C-STORE."""
+def receive(
+    config: ConfigOption = None,
+    supervisor_pid: SupervisorOption = None,
+    name: ReceiverNameOption = "receive",
+    listening_descriptor: ListeningDescriptorOption = None,
+) -> None:
+    """Run the DICOM listener alone: C-ECHO, C-STORE and storage commitment."""
     from imaging_node.node.receive import run_receive
 
-    raise typer.Exit(run_receive(load_settings(config), supervisor_pid=supervisor_pid))
+    raise typer.Exit(
+        run_receive(
+            load_settings(config),
+            supervisor_pid=supervisor_pid,
+            name=name,
+            listening_descriptor=listening_descriptor,
+        )
+    )
 
 
 def score(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from imaging_node.dicom.association import Association, Reception, Watch
 from imaging_node.dicom.negotiation import DRAINING, OVER_LIMIT, Caller, Policy, Rejection
 from imaging_node.dicom.turning_away import TurningAway
-from imaging_node.domain.errors import StorageError
 from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from imaging_node.settings import DicomSettings
 
 _HANDSHAKE_DEADLINE_S = 5.0
-_BACKLOG = 256
 _DRAIN_POLL_S = 0.05
 # After accept() failed for lack of descriptors or memory: the kernel keeps the connection.
 _EXHAUSTED_WAIT_S = 0.1
@@ -197,27 +195,6 @@ class Listener:
 
 class _HandshakeError(Exception):
     """A TLS handshake failed; it has been noted."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on `host` and `port`.
-
-    Raises:
-        StorageError: The port cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise StorageError(
-            f"cannot listen for DICOM on {host}:{port} ({error.strerror});"
-            " free the port or change dicom.port"
-        ) from error
-    return listening
 
 
 def _plain(address: str) -> str:

@@ -216,7 +216,8 @@ def _agreement(
             for item in pdu.presentation_context
         ]
         information = pdu.user_information
-        peer_pdu_bytes = int(information.maximum_length or 0) if information else 0
+        assert information is not None
+        peer_pdu_bytes = int(information.maximum_length or 0)
     except (*PARSE_ERRORS, AssertionError):
         raise _unreachable(peer, "its acceptance is damaged") from None
     by_id = {2 * position + 1: each for position, each in enumerate(proposed)}

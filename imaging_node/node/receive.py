@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from imaging_node.dicom.connection_slots import ConnectionSlots
 from imaging_node.dicom.intake_port import IncomingInstance, Intake
-from imaging_node.dicom.listener import Listener, bind
+from imaging_node.dicom.listener import Listener
+from imaging_node.dicom.listening_socket import bind
 from imaging_node.dicom.tls import acceptor_context
 from imaging_node.flow.commitment import (
     CommitmentRoom,

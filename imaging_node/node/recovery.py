@@ -64,21 +64,23 @@ def recover_state(settings: Settings, *, patience_s: float = 0.0) -> None:
     except OSError as error:
         raise unusable(settings, error) from error
     lock = open_spool_lock(settings)
-    while not (is_alone := lock.take()) and time.monotonic() - started < patience_s:
-        time.sleep(_POLL_S)
-    database = open_database(settings.database_url, may_create=not holds_files(spool))
     try:
-        damaged = check_database(database, now=now()) if is_alone else {}
-        cleaned = clean_spool(
-            database,
-            spool,
-            rescue_folder=folder / RESCUE_FOLDER,
-            is_alone=is_alone,
-            is_dead=_has_ended,
-            now=now(),
-        )
+        while not (is_alone := lock.take()) and time.monotonic() - started < patience_s:
+            time.sleep(_POLL_S)
+        database = open_database(settings.database_url, may_create=not holds_files(spool))
+        try:
+            damaged = check_database(database, now=now()) if is_alone else {}
+            cleaned = clean_spool(
+                database,
+                spool,
+                rescue_folder=folder / RESCUE_FOLDER,
+                is_alone=is_alone,
+                is_dead=_has_ended,
+                now=now(),
+            )
+        finally:
+            database.close()
     finally:
-        database.close()
         lock.close()
     for table, count in damaged.items():
         log(Event.ROWS_DAMAGED, where=table, count=count)

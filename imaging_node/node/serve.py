@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from imaging_node import __version__
+from imaging_node.dicom.listening_socket import bind
 from imaging_node.domain.errors import StorageError
 from imaging_node.node.certificates import require_valid_certificates
 from imaging_node.node.recovery import hold_state, recover_state
@@ -47,9 +48,14 @@ _WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(slots=True)
 class _Child:
-    """One role's process, and when it may be started again."""
+    """One role's process, and when it may be started again.
+
+    Attributes:
+        name: The role's, with a number for a second receiver and those after it.
+    """
 
     role: str
+    name: str
     process: subprocess.Popen[bytes]
     started_at: float = field(default_factory=time.monotonic)
     restarts: int = 0
@@ -64,6 +70,7 @@ class Node:
         self._arguments = [] if config is None else ["--config", str(config)]
         self._stopping = threading.Event()
         self._children: list[_Child] = []
+        self._listening: socket.socket | None = None
         self._is_ready = False
         self._echo: subprocess.Popen[bytes] | None = None
 
@@ -93,17 +100,19 @@ class Node:
 
     def _serve(self, say_ready: Callable[[str], None], *, patience_s: float) -> int:
         # A second node would otherwise mistake the first one's answers for its own.
-        for host, port, setting in (
-            (self._settings.dicom.host, self._settings.dicom.port, "dicom.port"),
-            (self._settings.web.host, self._settings.web.port, "web.port"),
-        ):
-            self._await_free_port(host, port, setting, patience_s=patience_s)
+        dicom, web = self._settings.dicom, self._settings.web
+        self._await_free_port(dicom.host, dicom.port, "dicom.port", patience_s=patience_s)
+        self._await_free_port(web.host, web.port, "web.port", patience_s=patience_s)
         require_valid_certificates(self._settings, now())
         if not self._models_are_sound():
             return 1
         recover_state(self._settings, patience_s=min(patience_s, _LAST_WORDS_S))
         try:
-            self._children = [_Child(role, self._start(role)) for role in ROLES]
+            # One socket for all receivers, which outlives each of them: while one is started
+            # again, the kernel keeps who calls.
+            self._listening = bind(dicom.host, dicom.port)
+            for role, name in self._names():
+                self._children.append(_Child(role, name, self._start(role, name)))
             while not self._stopping.wait(_POLL_S):
                 if not self._keep_alive():
                     return 1
@@ -139,10 +148,35 @@ class Node:
         )
         return checked.returncode == 0
 
-    def _start(self, role: str) -> subprocess.Popen[bytes]:
+    def _names(self) -> list[tuple[str, str]]:
+        more = range(2, self._settings.dicom.receivers + 1)
+        return [(role, role) for role in ROLES] + [
+            ("receive", f"receive-{number}") for number in more
+        ]
+
+    def _start(self, role: str, name: str) -> subprocess.Popen[bytes]:
+        arguments = [role, "--supervisor-pid", str(os.getpid())]
+        inherited: tuple[int, ...] = ()
+        if role == "receive" and self._listening is not None:
+            inherited = (self._listening.fileno(),)
+            arguments += ["--name", name, "--listening-descriptor", str(*inherited)]
         return subprocess.Popen(  # noqa: S603 - our own command
-            self._command(role, "--supervisor-pid", str(os.getpid())), stdin=subprocess.DEVNULL
+            self._command(*arguments), stdin=subprocess.DEVNULL, pass_fds=inherited
         )
+
+    def _start_again(self, child: _Child) -> None:
+        if child.role == "receive":
+            self._recover_intake()
+        child.process = self._start(child.role, child.name)
+        child.started_at = time.monotonic()
+        child.restart_at = None
+
+    def _recover_intake(self) -> None:
+        """Remove what a dead receiver left half-written."""
+        try:
+            recover_state(self._settings)
+        except StorageError as error:
+            log(Event.DATABASE_FAILED, role="serve", reason=str(error))
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "imaging_node", *arguments, *self._arguments]
@@ -161,11 +195,9 @@ class Node:
                 wait_s = min(_LONGEST_RESTART_S, _FIRST_RESTART_S * 2.0**child.restarts)
                 child.restart_at = time.monotonic() + wait_s
                 child.restarts += 1
-                log(Event.ROLE_DIED, role=child.role, exit_code=exit_code, wait_s=wait_s)
+                log(Event.ROLE_DIED, role=child.name, exit_code=exit_code, wait_s=wait_s)
             elif time.monotonic() >= child.restart_at:
-                child.process = self._start(child.role)
-                child.started_at = time.monotonic()
-                child.restart_at = None
+                self._start_again(child)
         return True
 
     def _answers(self) -> bool:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from imaging_node.domain.lifecycle import DeliveryState
+from imaging_node.store.checksums import damaged_row_ids, row_id
+from imaging_node.store.damage import choose_intact, is_set_aside
 from imaging_node.store.schema import commitment_items, commitment_requests, deliveries, objects
 from imaging_node.store.transitions import record_transition
 
@@ -128,34 +130,35 @@ def note_report(
         peer was never asked for.
     """
     with database.write() as connection:
+        this = commitment_requests.c.transaction_uid == transaction_uid
         request = connection.execute(
             sa.select(commitment_requests).where(
-                commitment_requests.c.transaction_uid == transaction_uid,
+                this,
                 commitment_requests.c.destination.in_(destinations),
+                row_id(commitment_requests).not_in(
+                    damaged_row_ids(connection, commitment_requests, this)
+                ),
             )
         ).one_or_none()
         if request is None:
             return None
         if request.reported_at is not None:
             return ()
-        connection.execute(
-            commitment_requests.update()
-            .where(commitment_requests.c.transaction_uid == transaction_uid)
-            .values(reported_at=now)
-        )
+        connection.execute(commitment_requests.update().where(this).values(reported_at=now))
         changes = []
-        for row in _items(connection, commitment_items.c.transaction_uid == transaction_uid):
+        for row in _intact_items(connection, transaction_uid):
             reference = (row.sop_class_uid, row.sop_instance_uid)
             if reference in committed:
                 change = _deliver(connection, row, now=now)
+            elif row.state != DeliveryState.STORED or row.item_id != _last_item(connection, row.id):
+                change = None  # it is on its way again: another transaction will tell
             else:
                 reason = failed.get(reference)
-                status = "not committed" if reason is None else f"not committed: {reason:04X}"
                 change = _fail(
                     connection,
                     row,
-                    status=status,
-                    next_at=now + back_off.after(row.attempts),
+                    status="not committed" if reason is None else f"not committed: {reason:04X}",
+                    next_attempt_at=now + back_off.after(row.attempts),
                     now=now,
                 )
             if change is not None:
@@ -173,20 +176,32 @@ def return_unreported(
         deliveries.c.next_attempt_at <= now,
     )
     with database.read() as connection:
-        if connection.scalar(sa.select(deliveries.c.id).where(*overdue).limit(1)) is None:
+        found = sa.select(deliveries.c.id).where(*overdue, sa.not_(is_set_aside(deliveries)))
+        if connection.scalar(found.limit(1)) is None:
             return ()
     with database.write() as connection:
+        chosen = choose_intact(
+            connection, deliveries, sa.select(deliveries.c.id).where(*overdue), now=now
+        )
+        rows = connection.execute(sa.select(deliveries).where(deliveries.c.id.in_(chosen))).all()
         return [
-            change
-            for row in _items(connection, *overdue)
-            if (change := _fail(connection, row, status=STATUS_NO_REPORT, next_at=now, now=now))
-            is not None
+            _fail(connection, row, status=STATUS_NO_REPORT, next_attempt_at=now, now=now)
+            for row in rows
         ]
 
 
-def _items(
-    connection: Connection, *which: sa.ColumnElement[bool]
+def _intact_items(
+    connection: Connection, transaction_uid: str
 ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """What one transaction asked for; what is damaged of it is left to its time limit."""
+    this = commitment_items.c.transaction_uid == transaction_uid
+    ids = sa.select(commitment_items.c.delivery_id).where(this)
+    uids = sa.select(deliveries.c.sop_instance_uid).where(deliveries.c.id.in_(ids))
+    which = {
+        commitment_items: this,
+        deliveries: deliveries.c.id.in_(ids),
+        objects: objects.c.sop_instance_uid.in_(uids),
+    }
     return connection.execute(
         sa.select(
             commitment_items.c.id.label("item_id"),
@@ -201,7 +216,13 @@ def _items(
         )
         .join(deliveries, deliveries.c.id == commitment_items.c.delivery_id)
         .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-        .where(*which)
+        .where(
+            this,
+            *(
+                row_id(table).not_in(damaged_row_ids(connection, table, where))
+                for table, where in which.items()
+            ),
+        )
         .order_by(commitment_items.c.id)
     ).all()
 
@@ -228,23 +249,27 @@ def _deliver(
     return _change(row, DeliveryState.DELIVERED, status)
 
 
+def _last_item(connection: Connection, delivery_id: int) -> int | None:
+    """Of the transactions that asked for an object, the last one's item."""
+    found: int | None = connection.scalar(
+        sa.select(sa.func.max(commitment_items.c.id)).where(
+            commitment_items.c.delivery_id == delivery_id
+        )
+    )
+    return found
+
+
 def _fail(
     connection: Connection,
     row: sa.Row[*tuple[Any, ...]],
     *,
     status: str,
-    next_at: datetime,
+    next_attempt_at: datetime,
     now: datetime,
-) -> CommitmentChange | None:
-    """Only the last transaction of an object that awaits it can fail it."""
-    last = sa.select(sa.func.max(commitment_items.c.id)).where(
-        commitment_items.c.delivery_id == row.id
-    )
-    if row.state != DeliveryState.STORED or connection.scalar(last) != row.item_id:
-        return None
+) -> CommitmentChange:
     connection.execute(
         commitment_items.update()
-        .where(commitment_items.c.id == row.item_id)
+        .where(commitment_items.c.id == _last_item(connection, row.id))
         .values(has_failed=True)
     )
     failures = connection.scalar(
@@ -259,7 +284,7 @@ def _fail(
         .values(
             state=state,
             last_status=status,
-            next_attempt_at=None if state is DeliveryState.PARKED else next_at,
+            next_attempt_at=None if state is DeliveryState.PARKED else next_attempt_at,
             claimed_by="",
         )
     )

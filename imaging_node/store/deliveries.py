@@ -150,10 +150,7 @@ def release_deliveries(database: Database, is_dead: Callable[[str], bool], *, no
     with database.write() as connection:
         workers = connection.scalars(
             sa.select(deliveries.c.claimed_by)
-            .where(
-                deliveries.c.claimed_by != "",
-                is_intact(deliveries),
-            )
+            .where(deliveries.c.claimed_by != "", is_intact(deliveries))
             .distinct()
         ).all()
         changed = connection.execute(
@@ -173,29 +170,44 @@ def requeue_delivery(database: Database, delivery_id: int, *, now: datetime) -> 
     """
     with database.write() as connection:
         require_intact(connection, deliveries, deliveries.c.id == delivery_id)
-        changed = connection.execute(
-            deliveries.update()
-            .where(deliveries.c.id == delivery_id, deliveries.c.state != DeliveryState.DELIVERED)
-            .values(state=DeliveryState.WAITING, next_attempt_at=now, attempts=0, claimed_by="")
-        )
-        if not changed.rowcount:
+        if not _requeue(connection, delivery_id, now=now):
             raise UnknownRecordError(
                 f"cannot requeue delivery {delivery_id}: it does not exist or was delivered;"
                 " see `imaging-node deliveries`"
             )
-        # It starts afresh with its commitment, too.
-        connection.execute(
-            commitment_items.update()
-            .where(commitment_items.c.delivery_id == delivery_id)
-            .values(has_failed=False)
-        )
-        record_transition(
-            connection,
-            f"delivery {delivery_id}",
-            DeliveryState.WAITING,
-            by="operator",
-            now=now,
-        )
+
+
+def requeue_parked(database: Database, destination: str, *, now: datetime) -> int:
+    """Send everything again that is parked for one destination; returns how many."""
+    parked = sa.select(deliveries.c.id).where(
+        deliveries.c.destination == destination, deliveries.c.state == DeliveryState.PARKED
+    )
+    with database.write() as connection:
+        ids = choose_intact(connection, deliveries, parked, now=now)
+        for each in ids:
+            _requeue(connection, each, now=now)
+    return len(ids)
+
+
+def _requeue(connection: Connection, delivery_id: int, *, now: datetime) -> bool:
+    """False when there is nothing to send again."""
+    changed = connection.execute(
+        deliveries.update()
+        .where(deliveries.c.id == delivery_id, deliveries.c.state != DeliveryState.DELIVERED)
+        .values(state=DeliveryState.WAITING, next_attempt_at=now, attempts=0, claimed_by="")
+    )
+    if not changed.rowcount:
+        return False
+    # It starts afresh with its commitment, too.
+    connection.execute(
+        commitment_items.update()
+        .where(commitment_items.c.delivery_id == delivery_id)
+        .values(has_failed=False)
+    )
+    record_transition(
+        connection, f"delivery {delivery_id}", DeliveryState.WAITING, by="operator", now=now
+    )
+    return True
 
 
 def _with_intact_objects(

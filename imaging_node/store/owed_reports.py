@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from imaging_node.domain.lifecycle import DeliveryState
+from imaging_node.store.checksums import damaged_row_ids, is_intact, row_id
+from imaging_node.store.damage import choose_intact, is_set_aside
 from imaging_node.store.schema import commitment_reports, instances
 
 if TYPE_CHECKING:
@@ -102,23 +104,20 @@ def claim_owed(
 ) -> OwedReport | None:
     """Claim the oldest report that is due to a peer."""
     table = commitment_reports
-    chosen = (
-        sa.select(table.c.id)
-        .where(
-            table.c.calling_ae_title == calling_ae_title,
-            table.c.state == DeliveryState.WAITING,
-            table.c.next_attempt_at <= now,
-        )
-        .order_by(table.c.id)
-        .limit(1)
+    due = (
+        table.c.calling_ae_title == calling_ae_title,
+        table.c.state == DeliveryState.WAITING,
+        table.c.next_attempt_at <= now,
     )
     with database.read() as connection:
-        if connection.scalar(chosen) is None:
+        found = sa.select(table.c.id).where(*due, sa.not_(is_set_aside(table)))
+        if connection.scalar(found.limit(1)) is None:
             return None
     with database.write() as connection:
+        candidates = sa.select(table.c.id).where(*due).order_by(table.c.id).limit(1)
         row = connection.execute(
             table.update()
-            .where(table.c.id == chosen.scalar_subquery())
+            .where(table.c.id.in_(choose_intact(connection, table, candidates, now=now)))
             .values(attempts=table.c.attempts + 1, next_attempt_at=now + lease, claimed_by=worker)
             .returning(table)
         ).one_or_none()
@@ -140,19 +139,22 @@ def claim_owed(
 def kept_instances(database: Database, sop_instance_uids: Iterable[str]) -> dict[str, KeptInstance]:
     """Those of the instances that lie in the spool, each as last received.
 
-    Files of an archive that was scored are not the node's to vouch for.
+    Files of an archive that was scored are not the node's to vouch for, and of a damaged row
+    nobody knows what it named.
     """
     uids = list(sop_instance_uids)
     found: dict[str, KeptInstance] = {}
     with database.read() as connection:
         for begin in range(0, len(uids), _UIDS_AT_A_TIME):
+            these = instances.c.sop_instance_uid.in_(uids[begin : begin + _UIDS_AT_A_TIME])
             rows = connection.execute(
                 sa.select(
                     instances.c.sop_instance_uid, instances.c.sop_class_uid, instances.c.digest
                 )
                 .where(
-                    instances.c.sop_instance_uid.in_(uids[begin : begin + _UIDS_AT_A_TIME]),
+                    these,
                     instances.c.path == "",
+                    row_id(instances).not_in(damaged_row_ids(connection, instances, these)),
                 )
                 .order_by(instances.c.id)
             )
@@ -206,7 +208,11 @@ def close_owed(
 def release_owed(database: Database, is_dead: Callable[[str], bool], *, now: datetime) -> int:
     """Make the reports that a dead `deliver` had claimed due at once; returns how many."""
     table = commitment_reports
-    claimed = (table.c.state == DeliveryState.WAITING, table.c.claimed_by != "")
+    claimed = (
+        table.c.state == DeliveryState.WAITING,
+        table.c.claimed_by != "",
+        is_intact(table),
+    )
     with database.write() as connection:
         workers = connection.scalars(sa.select(table.c.claimed_by).where(*claimed).distinct()).all()
         changed = connection.execute(

@@ -231,6 +231,7 @@ commitment_requests = Table(
     Column("destination", String, nullable=False),
     Column("asked_at", Moment, nullable=False),
     Column("reported_at", Moment),
+    Column("checksum", Integer),
 )
 
 commitment_items = Table(
@@ -245,6 +246,7 @@ commitment_items = Table(
     ),
     Column("delivery_id", Integer, ForeignKey("deliveries.id"), nullable=False),
     Column("has_failed", Boolean, nullable=False, default=False),
+    Column("checksum", Integer),
     UniqueConstraint("transaction_uid", "delivery_id"),
 )
 Index("commitment_items_by_delivery", commitment_items.c.delivery_id)
@@ -263,6 +265,7 @@ commitment_reports = Table(
     Column("last_status", String, nullable=False, default=""),
     Column("next_attempt_at", Moment),
     Column("claimed_by", String, nullable=False, default=""),
+    Column("checksum", Integer),
     UniqueConstraint("calling_ae_title", "transaction_uid"),
     CheckConstraint(_one_of("state", DeliveryState), name="commitment_report_state_is_known"),
 )

@@ -150,16 +150,86 @@ def test_a_damaged_bundle_keeps_serve_from_starting_with_one_line(tmp_path: Path
         assert weights.name in line
 
 
-def test_a_port_in_use_is_told_in_one_line_and_serve_exits_1(served: LocalNode) -> None:
-    second = subprocess.run(
-        [sys.executable, "-m", "imaging_node", "serve", "--config", str(served.config)],
+def serve_again(node: LocalNode, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A second `serve` with the settings of a node."""
+    return subprocess.run(
+        [sys.executable, "-m", "imaging_node", "serve", "--config", str(node.config)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        env=free_environment(),
+        env=free_environment(**variables),
     )
+
+
+def test_a_port_in_use_is_told_in_one_line_and_serve_exits_1(
+    served: LocalNode, tmp_path: Path
+) -> None:
+    second = serve_again(served, IMAGING_NODE__STATE_DIRECTORY=str(tmp_path / "other"))
 
     assert second.returncode == 1
     [line] = second.stderr.strip().splitlines()
     assert f"port {served.settings.dicom.port}" in line
+
+
+def test_a_second_node_on_the_same_state_directory_is_refused(served: LocalNode) -> None:
+    dicom_port, web_port = free_ports(2)
+    second = serve_again(
+        served,
+        IMAGING_NODE__DICOM__PORT=str(dicom_port),
+        IMAGING_NODE__WEB__PORT=str(web_port),
+    )
+
+    assert second.returncode == 1
+    [line] = second.stderr.strip().splitlines()
+    assert "another node is at work in the state directory" in line
+    assert served.process.poll() is None
+
+
+def test_after_a_kill_a_new_node_starts_at_once_and_recovers(served: LocalNode) -> None:
+    spool = served.settings.state_directory / "spool"
+    unnamed = spool / "00" / f"{'0' * 64}.dcm"
+    unnamed.parent.mkdir(exist_ok=True)
+    unnamed.write_bytes(b"never acknowledged")
+    part = spool / "00" / "4194303.1.2.part"
+    part.write_bytes(b"never finished")
+    served.process.kill()
+    served.process.wait()
+    started = time.monotonic()
+    again = subprocess.Popen(
+        [sys.executable, "-m", "imaging_node", "serve", "--config", str(served.config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=free_environment(),
+    )
+    assert again.stdout is not None
+    line = again.stdout.readline()
+    ready_after_s = time.monotonic() - started
+    again.terminate()
+    _, log = again.communicate(timeout=30)
+
+    assert line.startswith("ready"), log
+    assert ready_after_s < 30
+    assert not part.exists()
+    assert not unnamed.exists()
+    assert "state directory verified and cleaned" in log
+
+
+def test_a_missing_database_beside_kept_files_keeps_serve_from_starting(
+    served: LocalNode,
+) -> None:
+    served.stop()
+    state = served.settings.state_directory
+    kept = state / "spool" / "00" / f"{'0' * 64}.dcm"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(b"acknowledged")
+    for path in state.glob("node.sqlite*"):
+        path.unlink()
+
+    refused = serve_again(served)
+
+    assert refused.returncode == 1
+    assert "restore it from a backup" in refused.stderr.strip().splitlines()[-1]
+    assert kept.exists()
+    assert not (state / "node.sqlite").exists()

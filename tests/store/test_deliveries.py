@@ -16,6 +16,7 @@ from imaging_node.store.deliveries import (
     park_delivery,
     release_deliveries,
     requeue_delivery,
+    requeue_parked,
     retry_delivery_later,
 )
 from imaging_node.store.listings import list_deliveries
@@ -85,3 +86,14 @@ def test_a_parked_object_waits_for_an_operator(waiting: Database) -> None:
     assert take(waiting, at=DUE + timedelta(days=9)) == ()
     requeue_delivery(waiting, parcel.id, now=DUE)
     assert take(waiting)
+
+
+def test_all_that_is_parked_for_a_destination_can_be_sent_again_at_once(waiting: Database) -> None:
+    [parcel] = take(waiting)
+    park_delivery(waiting, parcel, status="rejected 1/1/3", now=DUE)
+
+    assert requeue_parked(waiting, "ris", now=DUE) == 0
+    assert requeue_parked(waiting, "pacs", now=DUE) == 1
+    assert requeue_parked(waiting, "pacs", now=DUE) == 0
+    [again] = take(waiting)
+    assert (again.id, again.attempts) == (parcel.id, 1)
