@@ -134,18 +134,21 @@ class _LateSink:
     def __init__(self, sink: InstanceSink, late: list[threading.Thread]) -> None:
         self._sink = sink
         self._late = late
+        self._is_accepted = False
 
     def write(self, fragments: Sequence[memoryview]) -> None:
         self._sink.write(fragments)
 
     def accept(self) -> str:
+        self._is_accepted = True
         thread = threading.Thread(target=self._accept_late, daemon=True)
         self._late.append(thread)
         thread.start()
         return ""
 
     def discard(self) -> None:
-        self._sink.discard()
+        if not self._is_accepted:
+            self._sink.discard()
 
     def _accept_late(self) -> None:
         time.sleep(_ACKNOWLEDGED_FIRST_S)
