@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from imaging_node.dicom.file_format import encode_beginning
 from imaging_node.dicom.header_scan import TruncatedHeaderError
 from imaging_node.dicom.headers import read_header, require_legal_uid
+from imaging_node.domain.errors import StorageError
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.store.arrivals import (
     Arrival,
     ArrivingInstance,
     IdentityConflictError,
+    Outcome,
     note_arrivals,
 )
 from imaging_node.store.spool import Spool
@@ -49,7 +51,7 @@ class IntakeRoom:
 
     spool: Spool
     pseudonyms: Pseudonyms
-    commit: GroupCommit[ArrivingInstance, Arrival | IdentityConflictError]
+    commit: GroupCommit[ArrivingInstance, Outcome]
     priority_by_calling_ae_title: Mapping[str, ReadingPriority]
     is_archive: bool
 
@@ -66,7 +68,7 @@ def open_room(
 ) -> IntakeRoom:
     """A room whose instances share transactions."""
 
-    def note(arriving: Sequence[ArrivingInstance]) -> Sequence[Arrival | IdentityConflictError]:
+    def note(arriving: Sequence[ArrivingInstance]) -> Sequence[Outcome]:
         return note_arrivals(database, arriving, now=clock(), quiet_period=quiet_period)
 
     return IntakeRoom(
@@ -139,6 +141,8 @@ class ArrivingDataset:
                 ae_title=self._incoming.calling_ae_title,
                 reason=str(arrival),
             )
+            raise arrival
+        if isinstance(arrival, StorageError):
             raise arrival
         log(
             _EVENTS[arrival],

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from imaging_node.domain.errors import RejectedInstanceError
+from imaging_node.domain.errors import ImagingNodeError, RejectedInstanceError, StorageError
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.domain.study import ImageInstance, Study
-from imaging_node.store.checksums import is_intact, require_whole
+from imaging_node.store.checksums import damaged_row_ids, is_intact, require_whole, row_id
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.schema import instances, studies
 from imaging_node.store.transitions import record_transitions
@@ -70,6 +70,10 @@ class IdentityConflictError(RejectedInstanceError):
         super().__init__(reason, status=STATUS_IDENTITY_CONFLICT)
 
 
+Outcome = Arrival | IdentityConflictError | StorageError
+"""What an instance was to the node, or why it was not taken."""
+
+
 def note_arrival(
     database: Database, arriving: ArrivingInstance, *, now: datetime, quiet_period: timedelta
 ) -> Arrival:
@@ -82,7 +86,7 @@ def note_arrival(
         StorageError: Nothing was noted.
     """
     [outcome] = note_arrivals(database, [arriving], now=now, quiet_period=quiet_period)
-    if isinstance(outcome, IdentityConflictError):
+    if isinstance(outcome, ImagingNodeError):
         raise outcome
     return outcome
 
@@ -93,7 +97,7 @@ def note_arrivals(
     *,
     now: datetime,
     quiet_period: timedelta,
-) -> Sequence[Arrival | IdentityConflictError]:
+) -> Sequence[Outcome]:
     """Durably note instances in one transaction; one outcome for each, in their order.
 
     Raises:
@@ -181,20 +185,27 @@ class _Noting:
         ):
             self._known[row.sop_instance_uid].append((row.study_instance_uid, row.digest))
             self._ids[row.study_instance_uid, row.sop_instance_uid, row.digest] = row.id
+        # A damaged row is no ground to decide on, and no change may give it a right checksum.
+        self._damaged = _damaged_studies(connection, arriving)
         self._studies = {
             row.study_instance_uid: _StudyUnderWay(dict(row._mapping), is_new=False)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
             for row in connection.execute(
                 sa.select(studies).where(
                     studies.c.study_instance_uid.in_(
-                        {each.image.study_instance_uid for each in arriving}
+                        {each.image.study_instance_uid for each in arriving} - self._damaged
                     )
                 )
             )
         }
 
-    def note(self, arriving: ArrivingInstance) -> Arrival | IdentityConflictError:
+    def note(self, arriving: ArrivingInstance) -> Outcome:
         """Decide what one instance is to the node, those before it included."""
         image = arriving.image
+        if image.study_instance_uid in self._damaged:
+            return StorageError(
+                "row damaged: what is noted of the instance's study is not what was written;"
+                " restore the database from a backup"
+            )
         known = self._known[image.sop_instance_uid]
         study = self._studies.get(image.study_instance_uid)
         conflict = _conflict(image, known, arriving, study)
@@ -286,6 +297,28 @@ _UPDATE_STUDY = (
     .where(studies.c.study_instance_uid == sa.bindparam("new_study_instance_uid"))
     .values({name: sa.bindparam(f"new_{name}", type_=studies.c[name].type) for name in _REOPENED})
 )
+
+
+def _damaged_studies(connection: Connection, arriving: Sequence[ArrivingInstance]) -> set[str]:
+    """Studies among these whose rows are not what was written, or are not found any more."""
+    uids = {each.image.study_instance_uid for each in arriving}
+    row_ids = damaged_row_ids(connection, studies, studies.c.study_instance_uid.in_(uids))
+    orphaned = (
+        sa.select(instances.c.study_instance_uid)
+        .where(
+            instances.c.study_instance_uid.in_(uids),
+            instances.c.study_instance_uid.not_in(sa.select(studies.c.study_instance_uid)),
+        )
+        .distinct()
+    )
+    damaged = set(connection.scalars(orphaned))
+    if row_ids:
+        damaged |= set(
+            connection.scalars(
+                sa.select(studies.c.study_instance_uid).where(row_id(studies).in_(row_ids))
+            )
+        )
+    return damaged
 
 
 def _conflict(

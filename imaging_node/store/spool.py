@@ -92,6 +92,8 @@ class Spool:
         try:
             if _is_whole(path, digest):
                 # A good copy never yields; whoever renamed it may not have come to the folder.
+                # Young again: a cleaning takes old files that no row names yet.
+                os.utime(path)
                 part.discard()
             else:
                 if not path.parent.exists():

@@ -6,7 +6,10 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from imaging_node.store.commitments import note_asked
 from imaging_node.store.database import open_database
+from imaging_node.store.deliveries import claim_deliveries
+from imaging_node.store.owed_reports import note_wanted
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.studies import claim_study, finish_study, series_started_at
 from tests.store.arriving import NOON, QUIET, arriving, note
@@ -32,6 +35,21 @@ def fill(location: Path) -> None:
             reason="known in another study",
             now=NOON,
         )
+    sent = claim_deliveries(database, "pacs", worker="w", now=DUE, lease=LEASE, limit=9)
+    note_asked(
+        database,
+        [(each, "0000") for each in sent],
+        transaction_uid="2.25.7",
+        now=DUE,
+        due_at=DUE + LEASE,
+    )
+    note_wanted(
+        database,
+        calling_ae_title="MODALITY",
+        transaction_uid="2.25.8",
+        wanted=[("1.2.840.10008.5.1.4.1.1.1", "1.2.3.1")],
+        now=DUE,
+    )
     database.close()
 
 

@@ -120,7 +120,7 @@ def test_a_flipped_bit_anywhere_in_the_file_is_never_silently_wrong_data(
     written = [position for position, byte in enumerate(whole) if byte and position >= 100]
     choose = random.Random(seed)  # noqa: S311 - the same flips in every run
     unseen_by_sqlite = 0
-    for _ in range(60):
+    for _ in range(150):
         flipped = bytearray(whole)
         flipped[choose.choice(written)] ^= 1 << choose.randrange(8)
         for leftover in location.parent.glob("node.sqlite*"):
