@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import os
 import secrets
 import sys
 import threading
@@ -115,17 +116,29 @@ class Pseudonyms:
 
 
 def read_or_create_key(path: Path) -> bytes:
-    """The node's hash key of 32 bytes, created once and readable by its user only."""
+    """The node's hash key of 32 bytes, created once and readable by its user only.
+
+    It is durable before it is used: with another key after a power failure no token of the
+    log could be followed to its study.
+    """
     if not path.exists():
         scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         scratch.touch(mode=0o600)
-        scratch.write_bytes(secrets.token_bytes(32))
         try:
+            with scratch.open("wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
             path.hardlink_to(scratch)  # atomic, and the first of several roles wins
         except FileExistsError:
             pass
         finally:
             scratch.unlink()
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     return path.read_bytes()
 
 

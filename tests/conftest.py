@@ -35,7 +35,9 @@ def tool_path() -> Callable[[str], str]:
     def find(name: str) -> str:
         path = shutil.which(name, path=_TOOL_PATH)
         if path is None:
-            pytest.skip(f"{name} is not installed (Debian: dcmtk, dicom3tools, orthanc)")
+            pytest.skip(
+                f"{name} is not installed (Debian: build-essential, dcmtk, dicom3tools, orthanc)"
+            )
         return path
 
     return find

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HANDSHAKE_DEADLINE_S = 5.0
 _DRAIN_POLL_S = 0.05
+_ACCEPT_POLL_S = 0.2
 # After accept() failed for lack of descriptors or memory: the kernel keeps the connection.
 _EXHAUSTED_WAIT_S = 0.1
 
@@ -61,7 +62,7 @@ class Listener:
         self._layers: set[UpperLayer] = set()
         self._served = 0
         self._is_over = threading.Event()
-        listening.settimeout(0.5)
+        listening.settimeout(_ACCEPT_POLL_S)
         self._thread = threading.Thread(target=self._accept_all, daemon=True, name="accept")
         self._thread.start()
 

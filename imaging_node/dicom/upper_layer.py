@@ -199,7 +199,7 @@ class UpperLayer:
             if have >= _HEADER.size:
                 kind, length = _HEADER.unpack_from(self._buffer, self._begin)
                 event = _event(kind, length, self._state)
-                if self._state is State.AWAITING_CLOSE or event >= Received.UNRECOGNISED:
+                if not _is_read_whole(self._state, event):
                     return event
                 if have >= _HEADER.size + length:
                     self._is_in_pdu = False
@@ -249,7 +249,12 @@ class UpperLayer:
 
     @property
     def _is_between_messages(self) -> bool:
-        return not self._is_in_pdu and self._consumer is not None and self._consumer.is_idle
+        return (
+            self._state is State.DATA_TRANSFER
+            and not self._is_in_pdu
+            and self._consumer is not None
+            and self._consumer.is_idle
+        )
 
     def _make_room(self, needed: int) -> None:
         if self._begin + needed > len(self._buffer):
@@ -345,8 +350,15 @@ def _event(kind: int, length: int, state: State) -> Received:
     if length <= ceiling:
         return event
     # Out of place anyway: unexpected, whatever its length.
-    is_expected = STATE_TABLE[state][event] in (Action.DT_2, Action.AE_6, Action.AR_2)
-    return Received.INVALID if is_expected or event is Received.ABORT else event
+    is_read = event is Received.ABORT or _is_read_whole(state, event)
+    return Received.INVALID if is_read else event
+
+
+def _is_read_whole(state: State, event: Received) -> bool:
+    """Whether a PDU's body is waited for; what is out of place is answered by its header."""
+    return STATE_TABLE[state][event] in (
+        Action.AE_6, Action.AR_2, Action.DT_2, Action.AA_2, Action.AA_3,
+    ) and state is not State.AWAITING_CLOSE  # fmt: skip
 
 
 def _invalid(reason: str) -> AbortAssociationError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from imaging_node.domain.errors import StorageError
-from imaging_node.node.wiring import now, open_spool_lock, state_folder
+from imaging_node.node.wiring import now, open_spool_lock, state_folder, unusable
 from imaging_node.store.database import open_database
 from imaging_node.store.lock_file import LockFile
 from imaging_node.store.recovery import check_database, clean_spool, holds_files
@@ -59,7 +59,10 @@ def recover_state(settings: Settings, *, patience_s: float = 0.0) -> None:
     started = time.monotonic()
     folder = state_folder(settings)
     spool = folder / "spool"
-    spool.mkdir(mode=0o700, exist_ok=True)
+    try:
+        spool.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise unusable(settings, error) from error
     lock = open_spool_lock(settings)
     try:
         while not (is_alone := lock.take()) and time.monotonic() - started < patience_s:

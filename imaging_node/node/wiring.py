@@ -52,7 +52,7 @@ def open_state(settings: Settings) -> tuple[Database, Spool, Pseudonyms]:
         )
         pseudonyms = Pseudonyms(read_or_create_key(folder / "hash.key"))
     except OSError as error:
-        raise _unusable(settings, error) from error
+        raise unusable(settings, error) from error
     database = open_database(settings.database_url, may_create=not holds_files(folder / "spool"))
     return database, spool, pseudonyms
 
@@ -66,7 +66,7 @@ def state_folder(settings: Settings) -> Path:
     try:
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise _unusable(settings, error) from error
+        raise unusable(settings, error) from error
     return settings.state_directory
 
 
@@ -79,7 +79,7 @@ def open_spool_lock(settings: Settings) -> LockFile:
     try:
         return LockFile(state_folder(settings) / "spool.lock")
     except OSError as error:
-        raise _unusable(settings, error) from error
+        raise unusable(settings, error) from error
 
 
 def open_audit_log(settings: Settings) -> AuditLog:
@@ -91,7 +91,7 @@ def open_audit_log(settings: Settings) -> AuditLog:
     try:
         return AuditLog(settings.state_directory / "audit")
     except OSError as error:
-        raise _unusable(settings, error) from error
+        raise unusable(settings, error) from error
 
 
 def open_trail(settings: Settings, role: str) -> AuditTrail:
@@ -134,7 +134,8 @@ def _began(pid: int) -> float:
         return 0.0
 
 
-def _unusable(settings: Settings, error: OSError) -> StorageError:
+def unusable(settings: Settings, error: OSError) -> StorageError:
+    """What to raise when the state directory refused."""
     return StorageError(
         f"cannot use the state directory {settings.state_directory} ({error.strerror});"
         " name a folder that the node's user may write"

@@ -7,7 +7,7 @@ change would give the damage a right one. Such a change has no effect, as if the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import sqlalchemy as sa
@@ -143,7 +143,7 @@ def create_triggers(connection: Connection) -> None:
 
 def _triggers(table: sa.Table) -> Iterator[str]:
     name = table.name
-    columns = ", ".join(_columns(table))
+    columns = ", ".join(each.name for each in _sealed(table))
     # From the row as it is kept: NEW holds what was asked for, before the types of the columns.
     seal = (
         f"UPDATE {name} SET checksum = {_expression(table, name)}"  # noqa: S608 - same
@@ -164,14 +164,19 @@ def _triggers(table: sa.Table) -> Iterator[str]:
     )
 
 
-def _columns(table: sa.Table) -> list[str]:
-    return [column.name for column in table.columns if column.name != "checksum"]
+def _sealed(table: sa.Table) -> list[sa.Column[Any]]:
+    return [
+        column
+        for column in table.columns
+        if column.name != "checksum" and column.info.get("is_sealed", True)
+    ]
 
 
 def _expression(table: sa.Table, row: str) -> str:
     """SQL that computes the checksum of `row`: OLD, NEW or the table's name."""
     # As bytes, since damaged text may be no text. That drops the type; a text that became a
     # blob of the same bytes, the one such flip, is told by the type of the greatest value.
-    present = ", ".join(f"{row}.{column.name}" for column in table.columns if not column.nullable)
-    values = ", ".join(f"CAST({row}.{name} AS BLOB)" for name in _columns(table))
+    columns = _sealed(table)
+    present = ", ".join(f"{row}.{each.name}" for each in columns if not each.nullable)
+    values = ", ".join(f"CAST({row}.{each.name} AS BLOB)" for each in columns)
     return f"{_FUNCTION}(typeof(max({present})), {values})"

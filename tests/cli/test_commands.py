@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imaging_node.settings import free_environment
+from imaging_node.store.database import open_database
+from imaging_node.store.quarantine import add_to_quarantine
+from tests.store.arriving import NOON, arriving, note
+from tests.store.damaging import damage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,3 +126,68 @@ def test_doctor_finds_every_codec_and_calls_two_runtimes_an_error(tmp_path: Path
     [runtime] = [row for row in json.loads(ill.stdout) if row["what"] == "model runtime"]
     assert runtime["is_fault"]
     assert "onnxruntime-gpu" in runtime["found"]
+
+
+@pytest.fixture
+def worked(tmp_path: Path) -> Path:
+    """A state directory with one instance in two contents, and one in quarantine."""
+    database = open_database(f"sqlite:///{tmp_path / 'state' / 'node.sqlite'}")
+    note(database, arriving(digest="a" * 64))
+    note(database, arriving(digest="b" * 64))
+    for study, reason in (("1.2.3", "another patient"), ("1.2.9", "known in another study")):
+        with database.write() as connection:
+            add_to_quarantine(
+                connection, arriving(study, "1.2.3.7", digest="c" * 64), reason=reason, now=NOON
+            )
+    database.close()
+    return tmp_path
+
+
+def test_quarantined_instances_stand_among_the_studies_with_their_reason(worked: Path) -> None:
+    rows = json.loads(run(worked, "studies", "--json").stdout)
+
+    assert [(row["state"], row["study_instance_uid"]) for row in rows] == [
+        ("queued", "1.2.3"),
+        ("quarantined", "1.2.3"),
+        ("quarantined", "1.2.9"),
+    ]
+    assert rows[1]["reason"] == "another patient"
+    assert rows[1]["sop_instance_uid"] == "1.2.3.7"
+    assert rows[1]["accession_number"] == "ACC1"
+    assert rows[1]["received_at"] == NOON.isoformat()
+    assert set(rows[0]) <= set(rows[1]) | {"study_at"}
+    assert "another patient" in run(worked, "studies").stdout
+
+
+def test_a_study_shows_every_content_of_every_instance_and_what_is_quarantined(
+    worked: Path,
+) -> None:
+    [study] = json.loads(run(worked, "studies", "show", "1.2.3", "--json").stdout)
+
+    assert [(each["sop_instance_uid"], each["digest"]) for each in study["instances"]] == [
+        ("1.2.3.1", "a" * 64),
+        ("1.2.3.1", "b" * 64),
+    ]
+    assert {"sop_class_uid", "received_at"} <= set(study["instances"][0])
+    [quarantined] = study["quarantined"]
+    assert quarantined["sop_instance_uid"] == "1.2.3.7"
+    [alone] = json.loads(run(worked, "studies", "show", "1.2.9", "--json").stdout)
+    assert (alone["state"], alone["instances"]) == ("quarantined", [])
+    shown = run(worked, "studies", "show", "1.2.9").stdout
+    assert "known in another study" in shown
+
+
+def test_a_quarantined_instance_is_not_retried(worked: Path) -> None:
+    failed = run(worked, "studies", "retry", "1.2.9")
+
+    assert failed.returncode == 1
+    assert "no study with this UID has ended" in failed.stderr
+
+
+def test_a_study_whose_rows_are_damaged_is_shown_with_that(worked: Path) -> None:
+    damage(worked / "state" / "node.sqlite", "instances", "digest")
+
+    [study] = json.loads(run(worked, "studies", "show", "1.2.3", "--json").stdout)
+
+    assert study["instances"] == []
+    assert "restore the database from a backup" in study["damage"]

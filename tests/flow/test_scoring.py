@@ -8,13 +8,14 @@ from datetime import timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import pytest
 from pydicom import dcmread
 
 from imaging_node.dicom.file_format import split_part10
-from imaging_node.dicom.receiver import ReceivedInstance
+from imaging_node.dicom.intake_port import IncomingInstance
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority
-from imaging_node.flow.intake import Intake, accept_instance
+from imaging_node.flow.intake import accept_instance, open_room
 from imaging_node.flow.scoring import (
     ATTEMPTS_BEFORE_DECLINING,
     ATTEMPTS_BEFORE_FAILING,
@@ -24,7 +25,13 @@ from imaging_node.flow.scoring import (
 from imaging_node.node.score import close_scoring_room, open_scoring_room
 from imaging_node.settings import Settings
 from imaging_node.store.arrivals import read_study
-from imaging_node.store.listings import list_objects, list_studies, list_worklist
+from imaging_node.store.listings import (
+    list_deliveries,
+    list_objects,
+    list_studies,
+    list_worklist,
+)
+from imaging_node.store.schema import instances, studies
 from imaging_node.store.spool import Spool
 from imaging_node.store.studies import Claim, claim_study
 from imaging_node.telemetry import Counters
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pydicom.dataset import Dataset
+    from sqlalchemy import Table
 
     from imaging_node.domain.records import StudyRecord
     from tests.flow.conftest import Clock
@@ -47,24 +55,24 @@ def accept(room: ScoringRoom, clock: Clock, payload: bytes) -> str:
     """Bring a film in as the receiver does; returns its Study Instance UID."""
     header = dcmread(BytesIO(payload), stop_before_pixels=True)
     transfer_syntax_uid, dataset = split_part10(payload)
-    intake = Intake(
-        database=room.database,
-        spool=room.spool,
-        pseudonyms=room.pseudonyms,
+    intake = open_room(
+        room.database,
+        room.spool,
+        room.pseudonyms,
         quiet_period=timedelta(0),
         priority_by_calling_ae_title={},
         is_archive=False,
         clock=clock,
     )
     accept_instance(
-        ReceivedInstance(
+        IncomingInstance(
             sop_class_uid=str(header.SOPClassUID),
             sop_instance_uid=str(header.SOPInstanceUID),
             transfer_syntax_uid=transfer_syntax_uid,
             calling_ae_title="MODALITY",
             is_high_priority=False,
-            dataset=dataset,
         ),
+        dataset,
         intake,
     )
     return str(header.StudyInstanceUID)
@@ -159,6 +167,31 @@ def test_a_spooled_file_that_changed_is_never_scored(opened: ScoringRoom, clock:
     assert study.state is StudyState.FAILED
     assert "digest changed" in study.reason
     assert answers(room, uid) == []
+
+
+@pytest.mark.parametrize("table", [instances, studies], ids=["instance", "study"])
+def test_a_study_with_a_damaged_row_fails_with_that_reason_and_without_a_result(
+    opened: ScoringRoom, clock: Clock, table: Table
+) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+    claim = claimed(room, clock)
+    with room.database.write() as connection:
+        # As if another value had changed: the checksum itself is free to write.
+        connection.execute(
+            table.update()
+            .where(table.c.study_instance_uid == uid)
+            .values(checksum=table.c.checksum + 1)
+        )
+
+    score_study(claim, room)
+
+    study = record(room, clock, uid)
+    assert study.state is StudyState.FAILED
+    assert study.reason.startswith("row damaged")
+    assert "restore the database from a backup" in study.reason
+    assert claim_study(room.database, worker="w", now=clock(), lease=LEASE) is None
+    assert not [each for each in list_deliveries(room.database) if each.study_instance_uid == uid]
 
 
 def test_a_full_disk_delays_a_study_and_never_ends_it(opened: ScoringRoom, clock: Clock) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from imaging_node.demonstration.local_node import LocalNode
 from imaging_node.node.serve import ROLES
-from tests.certificates import Authority
+from tests.dicom.certificates import authority, certificate
 from tests.integration.conftest import wait_until
 from tests.node.syslog_server import SyslogServer
 from tests.store.auditing import read_all, valid
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def test_every_role_says_that_it_began_and_that_it_ended(tmp_path: Path) -> None:
-    authority = Authority(tmp_path, "authority")
-    client = authority.sign("client")
-    with SyslogServer(authority.sign("server"), authority.path) as server:
+    root = authority(tmp_path, "authority")
+    client = certificate(tmp_path, root, "client")
+    with SyslogServer(certificate(tmp_path, root, "server")) as server:
         syslog = {
             "host": "127.0.0.1",
             "port": server.port,
-            "ca": str(authority.path),
+            "ca": str(client.ca),
             "certificate": str(client.certificate),
             "key": str(client.key),
         }

@@ -54,7 +54,7 @@ def test_each_role_is_a_child_with_its_name_and_a_dead_one_is_back_within_five_s
     for role in ROLES:
         before[role].kill()
         wait_until(
-            lambda role=role: role in roles(served) and roles(served)[role].pid != before[role].pid,  # type: ignore[misc]  # bound now
+            lambda role=role: roles(served).get(role, before[role]).pid != before[role].pid,  # type: ignore[misc]  # bound now
             limit_s=5,
             what=f"{role} restarted",
         )
@@ -219,7 +219,8 @@ def test_after_a_kill_a_new_node_starts_at_once_and_recovers(served: LocalNode) 
 def test_a_missing_database_beside_kept_files_keeps_serve_from_starting(
     served: LocalNode,
 ) -> None:
-    served.stop()
+    served.process.terminate()
+    served.process.wait(timeout=30)
     state = served.settings.state_directory
     kept = state / "spool" / "00" / f"{'0' * 64}.dcm"
     kept.parent.mkdir(exist_ok=True)

@@ -10,9 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.certificates import Identity
+    from imaging_node.settings import TlsSettings
 
 
 class SyslogServer:
@@ -20,8 +18,7 @@ class SyslogServer:
 
     def __init__(
         self,
-        identity: Identity,
-        ca: Path,
+        identity: TlsSettings,
         *,
         port: int = 0,
         takes: int | None = None,
@@ -30,7 +27,7 @@ class SyslogServer:
         """Listen on the loopback interface.
 
         Args:
-            ca: Authority of the clients, who must have a certificate.
+            identity: Its certificate, and the authority that clients must come from.
             takes: Messages of its first connection that it reads before it resets it, as a
                 server does that is killed; None: all.
             says_goodbye: Answers the end of TLS as RFC 5425 4.4 wants, or just closes.
@@ -41,7 +38,7 @@ class SyslogServer:
         self._says_goodbye = says_goodbye
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(identity.certificate, identity.key)
-        self._context.load_verify_locations(ca)
+        self._context.load_verify_locations(identity.ca)
         self._context.verify_mode = ssl.CERT_REQUIRED
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]

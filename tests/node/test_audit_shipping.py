@@ -12,9 +12,9 @@ import pytest
 
 from imaging_node.demonstration.local_node import free_ports
 from imaging_node.node.audit_shipping import AuditShipper
-from imaging_node.settings import SyslogSettings
+from imaging_node.settings import SyslogSettings, TlsSettings
 from imaging_node.store.audit_log import AuditLog
-from tests.certificates import Authority, Identity
+from tests.dicom.certificates import Authority, authority, certificate
 from tests.node.syslog_server import SyslogServer
 from tests.store.auditing import entries
 
@@ -35,13 +35,13 @@ FRAME = re.compile(
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "authority")
+def root(tmp_path: Path) -> Authority:
+    return authority(tmp_path, "authority")
 
 
 @pytest.fixture
-def client(authority: Authority) -> Identity:
-    return authority.sign("client")
+def identity(tmp_path: Path, root: Authority) -> TlsSettings:
+    return certificate(tmp_path, root, "server")
 
 
 @pytest.fixture
@@ -49,11 +49,12 @@ def log(tmp_path: Path) -> AuditLog:
     return AuditLog(tmp_path / "audit")
 
 
-def settings(port: int, authority: Authority, client: Identity) -> SyslogSettings:
+def settings(tmp_path: Path, port: int, root: Authority) -> SyslogSettings:
+    client = certificate(tmp_path, root, "client")
     return SyslogSettings(
         host="127.0.0.1",
         port=port,
-        ca=authority.path,
+        ca=client.ca,
         certificate=client.certificate,
         key=client.key,
     )
@@ -74,12 +75,11 @@ def names(server: SyslogServer) -> list[str]:
 
 @pytest.mark.parametrize("says_goodbye", [True, False])
 def test_messages_arrive_in_order_as_frames_of_the_standard(
-    log: AuditLog, authority: Authority, client: Identity, says_goodbye: bool
+    tmp_path: Path, log: AuditLog, root: Authority, identity: TlsSettings, says_goodbye: bool
 ) -> None:
-    identity = authority.sign("server")
-    with SyslogServer(identity, authority.path, says_goodbye=says_goodbye) as server:
+    with SyslogServer(identity, says_goodbye=says_goodbye) as server:
         log.append(entries("one", "zwei ü", "three"))
-        shipper = AuditShipper(log, settings(server.port, authority, client), host="host")
+        shipper = AuditShipper(log, settings(tmp_path, server.port, root), host="host")
         await_shipped(log, 3)
         log.append(entries("four"))
         await_shipped(log, 4)
@@ -90,14 +90,14 @@ def test_messages_arrive_in_order_as_frames_of_the_standard(
 
 
 def test_a_server_that_was_down_gets_all_of_it_in_order_once_it_is_back(
-    log: AuditLog, authority: Authority, client: Identity
+    tmp_path: Path, log: AuditLog, root: Authority, identity: TlsSettings
 ) -> None:
     [port] = free_ports(1)
     log.append(entries(*(str(number) for number in range(600))))
-    shipper = AuditShipper(log, settings(port, authority, client), host="host")
+    shipper = AuditShipper(log, settings(tmp_path, port, root), host="host")
     log.append(entries(*(str(number) for number in range(600, 1200))))
 
-    with SyslogServer(authority.sign("server"), authority.path, port=port) as server:
+    with SyslogServer(identity, port=port) as server:
         await_shipped(log, 1200)
         shipper.close()
 
@@ -105,11 +105,11 @@ def test_a_server_that_was_down_gets_all_of_it_in_order_once_it_is_back(
 
 
 def test_a_server_that_dies_with_messages_unread_gets_them_again(
-    log: AuditLog, authority: Authority, client: Identity
+    tmp_path: Path, log: AuditLog, root: Authority, identity: TlsSettings
 ) -> None:
     log.append(entries(*(str(number) for number in range(50))))
-    with SyslogServer(authority.sign("server"), authority.path, takes=20) as server:
-        shipper = AuditShipper(log, settings(server.port, authority, client), host="host")
+    with SyslogServer(identity, takes=20) as server:
+        shipper = AuditShipper(log, settings(tmp_path, server.port, root), host="host")
         await_shipped(log, 50)
         shipper.close()
 
@@ -118,14 +118,14 @@ def test_a_server_that_dies_with_messages_unread_gets_them_again(
 
 
 def test_what_a_killed_process_had_appended_is_shipped_by_the_next(
-    tmp_path: Path, log: AuditLog, authority: Authority, client: Identity
+    tmp_path: Path, log: AuditLog, root: Authority, identity: TlsSettings
 ) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", APPEND_AND_DIE, str(tmp_path / "audit")], check=False
     )
     assert killed.returncode == -9
-    with SyslogServer(authority.sign("server"), authority.path) as server:
-        shipper = AuditShipper(log, settings(server.port, authority, client), host="host")
+    with SyslogServer(identity) as server:
+        shipper = AuditShipper(log, settings(tmp_path, server.port, root), host="host")
         await_shipped(log, 7)
         shipper.close()
 
@@ -133,12 +133,14 @@ def test_what_a_killed_process_had_appended_is_shipped_by_the_next(
 
 
 def test_a_server_of_another_authority_is_told_nothing(
-    tmp_path: Path, log: AuditLog, authority: Authority, client: Identity
+    tmp_path: Path, log: AuditLog, root: Authority
 ) -> None:
-    stranger = Authority(tmp_path, "stranger")
+    stranger = certificate(
+        tmp_path, authority(tmp_path, "stranger"), "impostor", ca=root.certificate_path
+    )
     log.append(entries("one"))
-    with SyslogServer(stranger.sign("impostor"), authority.path) as server:
-        shipper = AuditShipper(log, settings(server.port, authority, client), host="host")
+    with SyslogServer(stranger) as server:
+        shipper = AuditShipper(log, settings(tmp_path, server.port, root), host="host")
         deadline = time.monotonic() + 20
         while len(server.errors) < 2:  # it was tried, and tried again
             assert time.monotonic() < deadline
@@ -151,12 +153,12 @@ def test_a_server_of_another_authority_is_told_nothing(
 
 
 def test_a_server_with_the_certificate_of_another_address_is_told_nothing(
-    log: AuditLog, authority: Authority, client: Identity
+    tmp_path: Path, log: AuditLog, root: Authority
 ) -> None:
     log.append(entries("one"))
-    identity = authority.sign("elsewhere", "192.0.2.1")
-    with SyslogServer(identity, authority.path) as server:
-        shipper = AuditShipper(log, settings(server.port, authority, client), host="host")
+    elsewhere = certificate(tmp_path, root, "elsewhere", hosts=("192.0.2.1",))
+    with SyslogServer(elsewhere) as server:
+        shipper = AuditShipper(log, settings(tmp_path, server.port, root), host="host")
         deadline = time.monotonic() + 20
         while not server.errors:
             assert time.monotonic() < deadline

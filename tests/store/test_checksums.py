@@ -22,7 +22,7 @@ COLUMNS = [
     (table.name, column.name)
     for table in checked_tables()
     for column in table.columns
-    if not (column.name == "id" and column.primary_key)
+    if not (column.name == "id" and column.primary_key) and column.info.get("is_sealed", True)
 ]
 
 

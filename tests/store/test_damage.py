@@ -211,6 +211,15 @@ def test_a_damaged_instance_fails_its_study_and_is_never_left_out(
     assert known_paths(database) == set()
 
 
+def test_a_damaged_count_of_rows_fails_its_study(
+    location: Path, reopen: Opened, spool: Spool
+) -> None:
+    damage(location, "studies", "instances_rows", row=UNDER_WAY)
+
+    with pytest.raises(IntegrityError, match="row damaged: 1 of 0 rows"):
+        read_study(reopen(), spool, "1.2.4")
+
+
 @pytest.mark.parametrize("column", ["study_instance_uid", "model", "report_sop_instance_uid"])
 def test_a_damaged_result_is_never_taken_for_no_earlier_answer(
     location: Path, reopen: Opened, column: str
