@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from abuse.campaign import HEADING, Outcome, run_scene, summary
 from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
+from abuse.instances import INSTANCE_FAULTS
 from abuse.scenes import plain, secured
 
 if TYPE_CHECKING:
     from abuse.fault import Fault, Scene
 
 SCENES: tuple[tuple[Scene, tuple[Fault, ...]], ...] = (
-    (plain, CONNECTION_FAULTS),
+    (plain, (*CONNECTION_FAULTS, *INSTANCE_FAULTS)),
     (secured, TLS_CONNECTION_FAULTS),
 )
 

@@ -7,9 +7,10 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from abuse.echo import LIMIT_MS, EchoProbe, echo
+from abuse.echo import LIMIT_MS, EchoProbe
 from abuse.ground import Ground, UnexpectedError
 from abuse.levels import MIB, MemoryPeak, await_baseline, levels
+from abuse.sending import warm_up
 from imaging_node.domain.errors import ImagingNodeError
 from imaging_node.telemetry import Event
 
@@ -66,7 +67,7 @@ def run_scene(
     """Commit faults against one node, in order."""
     outcomes = []
     with scene(folder) as ground:  # type: ignore[union-attr]  # contextmanager's type
-        echo(ground)
+        warm_up(ground)
         for fault in faults:
             outcome = _commit(fault, ground)
             tell(outcome.line())

@@ -113,7 +113,9 @@ class MemoryPeak:
         self._thread.join()
 
     def _sample_on(self) -> None:
-        while not self._is_over.wait(_SAMPLE_S):
+        is_over = False
+        while not is_over:
+            is_over = self._is_over.wait(_SAMPLE_S)
             try:
                 self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
                 self.most_parts = max(self.most_parts, len(self._ground.parts()))
