@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from abuse.campaign import HEADING, Outcome, run_scene, summary
 from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
+from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS
+from abuse.identity import IDENTITY_FAULTS
 from abuse.instances import INSTANCE_FAULTS
-from abuse.scenes import plain, secured
+from abuse.scenes import capped, plain, secured
+from abuse.studies import STUDY_FAULTS
 
 if TYPE_CHECKING:
     from abuse.fault import Fault, Scene
 
 SCENES: tuple[tuple[Scene, tuple[Fault, ...]], ...] = (
-    (plain, (*CONNECTION_FAULTS, *INSTANCE_FAULTS)),
-    (secured, TLS_CONNECTION_FAULTS),
+    (plain, (*CONNECTION_FAULTS, *INSTANCE_FAULTS, *STUDY_FAULTS, *DATASET_FAULTS)),
+    (capped, ENDLESS_FAULTS),
+    (secured, (*TLS_CONNECTION_FAULTS, *IDENTITY_FAULTS)),
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
