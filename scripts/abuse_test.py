@@ -14,6 +14,7 @@ from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
 from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS
 from abuse.identity import IDENTITY_FAULTS
 from abuse.instances import INSTANCE_FAULTS
+from abuse.operation import KEY_FAULTS, OPERATION_FAULTS, STOP_FAULTS
 from abuse.scenes import capped, plain, secured
 from abuse.studies import STUDY_FAULTS
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from abuse.fault import Fault, Scene
 
 SCENES: tuple[tuple[Scene, tuple[Fault, ...]], ...] = (
-    (plain, (*CONNECTION_FAULTS, *INSTANCE_FAULTS, *STUDY_FAULTS, *DATASET_FAULTS)),
+    (plain, (*CONNECTION_FAULTS, *INSTANCE_FAULTS, *STUDY_FAULTS, *DATASET_FAULTS, *OPERATION_FAULTS, *STOP_FAULTS)),
     (capped, ENDLESS_FAULTS),
-    (secured, (*TLS_CONNECTION_FAULTS, *IDENTITY_FAULTS)),
+    (secured, (*TLS_CONNECTION_FAULTS, *IDENTITY_FAULTS, *KEY_FAULTS)),
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
