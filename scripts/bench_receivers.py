@@ -35,12 +35,14 @@ class Receiver:
 
     Attributes:
         command: Folder and port to the command that listens there.
+        says_ready: What it prints once all of it has started; b"" when a C-ECHO is enough.
         is_durable: Whether it says that what it acknowledges survives a power failure.
     """
 
     name: str
     command: Callable[[Path, int], list[str]]
     is_durable: bool
+    says_ready: bytes = b""
 
 
 def _node(receivers: int) -> Callable[[Path, int], list[str]]:
@@ -100,8 +102,13 @@ def _stock(folder: Path, port: int) -> list[str]:
 RECEIVERS = {
     each.name: each
     for each in (
-        Receiver(name="imaging-node", command=_node(1), is_durable=True),
-        Receiver(name="imaging-node, 2 receivers", command=_node(2), is_durable=True),
+        Receiver(name="imaging-node", command=_node(1), is_durable=True, says_ready=b"ready:"),
+        Receiver(
+            name="imaging-node, 2 receivers",
+            command=_node(2),
+            is_durable=True,
+            says_ready=b"ready:",
+        ),
         Receiver(name="Orthanc", command=_orthanc, is_durable=True),
         Receiver(name="DCMTK storescp --fork", command=_storescp, is_durable=False),
         Receiver(name="stock pynetdicom", command=_stock, is_durable=False),
@@ -146,7 +153,7 @@ def running(receiver: Receiver, folder: Path) -> Iterator[Running]:
             env=free_environment(TCP_NODELAY="1"),
         )
     try:
-        _await_port(port, process, folder)
+        _await_start(receiver, port, process, folder)
         yield Running(process, port)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -166,16 +173,18 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Until C-ECHO is answered: the node listens before all of its roles have started."""
+def _await_start(
+    receiver: Receiver, port: int, process: subprocess.Popen[bytes], folder: Path
+) -> None:
+    """Until C-ECHO is answered and, of the node, all roles have started."""
     deadline_s = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline_s and process.poll() is None:
         echo = subprocess.run(
             ["echoscu", "-aec", AE_TITLE, LOOPBACK, str(port)], check=False, capture_output=True
         )
-        if echo.returncode == 0:
+        if echo.returncode == 0 and receiver.says_ready in (folder / "log").read_bytes():
             # Let what else starts with it come to rest.
-            time.sleep(2)
+            time.sleep(1)
             return
         time.sleep(0.1)
     raise SystemExit(f"a receiver did not start: {(folder / 'log').read_text()[-500:]}")

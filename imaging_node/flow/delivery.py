@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from imaging_node.dicom.commitment import CommitmentRequest, new_transaction_uid
 from imaging_node.dicom.sender import Caller, StorageAssociation, open_storage
+from imaging_node.domain.audit import AuditEvent, AuditKind
 from imaging_node.domain.errors import IntegrityError, PeerRefusedError, PeerUnavailableError
 from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.commitment import CommitmentRoom, note_commitment_report, say_change
@@ -48,6 +49,7 @@ class DeliveryRoom:
         commitment_timeout: Longest wait for a commitment report.
         worker: Name of this process in claims.
         is_stopping: Whether to leave the rest for the next start.
+        record: Takes what an auditor must know.
     """
 
     database: Database
@@ -61,6 +63,7 @@ class DeliveryRoom:
     counters: Counters
     clock: Callable[[], datetime]
     is_stopping: Callable[[], bool]
+    record: Callable[[AuditEvent], object]
 
     @property
     def commitment(self) -> CommitmentRoom:
@@ -104,12 +107,15 @@ def deliver_due(destination: str, peer: PeerSettings, room: DeliveryRoom) -> int
         with open_storage(
             peer, room.caller, kinds, note_report=note if peer.storage_commitment else None
         ) as association:
+            _record(AuditKind.BEGIN_TRANSFERRING, peer, parcels, room)
             if peer.storage_commitment:
                 stored: list[tuple[Parcel, str]] = []
-                _send_all(parcels, association, room, lambda *each: stored.append(each))
+                sent = _send_all(parcels, association, room, lambda *each: stored.append(each))
+                _record(AuditKind.INSTANCES_TRANSFERRED, peer, sent, room)
                 _ask_commitment(stored, association, room)
             else:
-                _send_all(parcels, association, room, partial(_finish, room=room))
+                sent = _send_all(parcels, association, room, partial(_finish, room=room))
+                _record(AuditKind.INSTANCES_TRANSFERRED, peer, sent, room)
     except PeerUnavailableError as error:
         # No association: none of them was tried, all wait alike.
         for parcel in parcels:
@@ -126,11 +132,13 @@ def _send_all(
     association: StorageAssociation,
     room: DeliveryRoom,
     note_stored: Callable[[Parcel, str], None],
-) -> None:
+) -> Sequence[Parcel]:
+    """Send one after the other; returns those that the peer has."""
+    sent: list[Parcel] = []
     for position, parcel in enumerate(parcels):
         if room.is_stopping():
             return_parcels(room.database, parcels[position:], now=room.clock())
-            return
+            break
         try:
             status = association.store(
                 # The very bytes whose digest was verified.
@@ -142,13 +150,15 @@ def _send_all(
             _retry(parcel, room, status=error.status)
             # The association may be gone: the rest is tried on a new one.
             return_parcels(room.database, parcels[position + 1 :], now=room.clock())
-            return
+            break
         except PeerRefusedError as error:
             _park(parcel, room, status=error.status, reason=str(error))
         except IntegrityError as error:
             _park(parcel, room, status="stored object damaged", reason=str(error))
         else:
+            sent.append(parcel)
             note_stored(parcel, status)
+    return sent
 
 
 def _ask_commitment(
@@ -188,6 +198,27 @@ def _ask_commitment(
         association.await_report(_REPORT_WAIT_S)
     except PeerUnavailableError:
         return  # it ended the association: its report comes on one of its own
+
+
+def _record(
+    kind: AuditKind, peer: PeerSettings, parcels: Sequence[Parcel], room: DeliveryRoom
+) -> None:
+    """Tell the auditor what leaves the node (PS3.15 A.5.3.3 and A.5.3.7)."""
+    if not parcels:
+        return
+    studies = {room.pseudonyms.token(each.study_instance_uid) for each in parcels}
+    room.record(
+        AuditEvent(
+            kind=kind,
+            occurred_at=room.clock(),
+            role="deliver",
+            peer_ae_title=peer.ae_title,
+            peer_address=peer.host,
+            is_outgoing=True,
+            studies=tuple(sorted(studies)),
+            instances=len(parcels),
+        )
+    )
 
 
 def _finish(parcel: Parcel, status: str, *, room: DeliveryRoom) -> None:

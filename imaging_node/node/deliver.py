@@ -52,6 +52,7 @@ def run_deliver(settings: Settings, *, supervisor_pid: int | None) -> None:
             counters=role.counters,
             clock=now,
             is_stopping=role.stopping.is_set,
+            record=role.audit.record,
         )
         released = release_deliveries(database, is_dead, now=now())
         released += release_owed(database, is_dead, now=now())

@@ -13,6 +13,7 @@ from imaging_node.node.wiring import now, open_spool_lock, state_folder, unusabl
 from imaging_node.store.database import open_database
 from imaging_node.store.lock_file import LockFile
 from imaging_node.store.recovery import check_database, clean_spool, holds_files
+from imaging_node.store.role_reports import forget_roles
 from imaging_node.telemetry import Event, log
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ def recover_state(settings: Settings, *, patience_s: float = 0.0) -> None:
         database = open_database(settings.database_url, may_create=not holds_files(spool))
         try:
             damaged = check_database(database, now=now()) if is_alone else {}
+            if is_alone:
+                # Nobody is there: what dead roles last said is no sign of life.
+                forget_roles(database)
             cleaned = clean_spool(
                 database,
                 spool,

@@ -13,7 +13,7 @@ from imaging_node.domain.audit import SERIOUS_FAILURE, SUCCESS, AuditEvent, Audi
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.records import RoleStatus
 from imaging_node.node.wiring import now, open_trail
-from imaging_node.store.listings import beat, retire
+from imaging_node.store.role_reports import beat, retire
 from imaging_node.telemetry import Counters, Event, configure_logging, log
 
 if TYPE_CHECKING:

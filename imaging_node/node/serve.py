@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
@@ -72,7 +72,6 @@ class Node:
         self._children: list[_Child] = []
         self._listening: socket.socket | None = None
         self._is_ready = False
-        self._echo: subprocess.Popen[bytes] | None = None
 
     def run(self, say_ready: Callable[[str], None]) -> int:
         """Serve until SIGTERM or SIGINT.
@@ -201,29 +200,12 @@ class Node:
         return True
 
     def _answers(self) -> bool:
-        """Whether the page says ready and a C-ECHO came back."""
-        if self._echo is None:
-            if self._page_is_ready():
-                self._echo = subprocess.Popen(  # noqa: S603 - our own command
-                    self._command(
-                        "echo", f"{self._settings.dicom.ae_title}@{self._dicom_address()}"
-                    ),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            return False
-        exit_code = self._echo.poll()
-        if exit_code is None:
-            return False
-        self._echo = None
-        return exit_code == 0
-
-    def _page_is_ready(self) -> bool:
+        """Whether every role has reported: the listener does once it accepts connections."""
         url = f"{self._page_address()}readyz"
         try:
             with _WITHOUT_PROXY.open(url, timeout=2) as answer:
-                return isinstance(json.load(answer), dict)
-        except (urllib.error.URLError, OSError, ValueError):
+                return bool(answer.status == HTTPStatus.OK)
+        except (urllib.error.URLError, OSError):
             return False
 
     def _ready_line(self) -> str:
@@ -233,9 +215,6 @@ class Node:
             f" page {self._page_address()}"
         )
 
-    def _dicom_address(self) -> str:
-        return f"{_reachable(self._settings.dicom.host)}:{self._settings.dicom.port}"
-
     def _page_address(self) -> str:
         return f"http://{_reachable(self._settings.web.host)}:{self._settings.web.port}/"
 
@@ -243,8 +222,6 @@ class Node:
         log(Event.NODE_STOPPING)
         deadline = time.monotonic() + _STOP_LIMIT_S
         processes = [child.process for child in self._children]
-        if self._echo is not None:
-            processes.append(self._echo)
         for process in processes:
             if process.poll() is None:
                 process.terminate()

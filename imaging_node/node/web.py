@@ -17,10 +17,10 @@ from imaging_node.store.listings import (
     count_work,
     find_study,
     list_deliveries,
-    list_roles,
     list_worklist,
 )
 from imaging_node.store.quarantine import list_quarantined
+from imaging_node.store.role_reports import list_roles
 from imaging_node.worklist.page import create_app
 from imaging_node.worklist.queries import WorklistQueries
 

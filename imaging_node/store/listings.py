@@ -16,7 +16,6 @@ from imaging_node.domain.records import (
     CaptureReference,
     DeliveryRecord,
     KeptInstance,
-    RoleStatus,
     StudyRecord,
     WorkCounts,
     WorklistRow,
@@ -29,7 +28,7 @@ from imaging_node.store.damaged_records import (
     damaged_studies,
     damaged_worklist_rows,
 )
-from imaging_node.store.schema import deliveries, instances, objects, quarantine, roles, studies
+from imaging_node.store.schema import deliveries, instances, objects, quarantine, studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -297,26 +296,6 @@ def count_work(database: Database, *, now: datetime) -> WorkCounts:
         oldest_delivery_s=_age_s(oldest_object, now),
         quarantined_instances=quarantined or 0,
     )
-
-
-def list_roles(database: Database) -> Sequence[RoleStatus]:
-    """What each role process last said of itself."""
-    with database.read() as connection:
-        return [RoleStatus(**row._mapping) for row in connection.execute(sa.select(roles))]  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
-
-
-def beat(database: Database, status: RoleStatus) -> None:
-    """Note that a role is alive, and its counts."""
-    values = {name: getattr(status, name) for name in RoleStatus.__dataclass_fields__}
-    with database.write() as connection:
-        connection.execute(sa.delete(roles).where(roles.c.role == status.role))
-        connection.execute(roles.insert().values(**values))
-
-
-def retire(database: Database, role: str, *, pid: int) -> None:
-    """Note that a role process has ended as it should: its last heartbeat is no sign of life."""
-    with database.write() as connection:
-        connection.execute(sa.delete(roles).where(roles.c.role == role, roles.c.pid == pid))
 
 
 def _studies_with_counts() -> sa.Select[Any]:

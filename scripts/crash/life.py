@@ -256,6 +256,7 @@ def _deliver(settings: Settings, state: tuple[Database, Spool, Any], clock: _Clo
         counters=Counters(),
         clock=clock,
         is_stopping=lambda: False,
+        record=lambda _: None,
     )
     for _ in range(_MOST_WAITS):
         try:

@@ -60,6 +60,7 @@ def outbox(folder: Path, clock: Clock) -> DeliveryRoom:
         counters=Counters(),
         clock=clock,
         is_stopping=lambda: False,
+        record=lambda _: None,
     )
 
 
