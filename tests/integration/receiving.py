@@ -143,8 +143,7 @@ def listens(pid: int, port: int) -> bool:
     except psutil.Error:
         return False
     return any(
-        each.status == psutil.CONN_LISTEN and each.laddr.port == port
-        for each in connections
+        each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections
     )
 
 
