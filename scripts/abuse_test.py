@@ -32,7 +32,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def abuse_test(
-    only: Annotated[str, typer.Option(help="Numbers of faults, e.g. 20,22b; 20 is 20a to 20d.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Numbers of faults, e.g. 20,22b; 20 is 20a to 20d.")
+    ] = "",
     sample: Annotated[bool, typer.Option(help="The quick ones, for CI.")] = False,
     folder: Annotated[
         Path | None, typer.Option(help="Where state is kept meanwhile; 5 GB must be free there.")

@@ -13,6 +13,7 @@ from imaging_node.dicom.bounded_dataset import (
     BoundedDataset,
 )
 from imaging_node.dicom.headers import require_legal_uid
+from imaging_node.dicom.statuses import STATUS_INVALID_ARGUMENT, STATUS_RESOURCE_LIMITATION
 from imaging_node.domain.errors import RejectedInstanceError
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ FAILURE_UNKNOWN_INSTANCE: Final = 0x0112
 FAILURE_OTHER_CLASS: Final = 0x0119
 
 MAXIMUM_REFERENCES: Final = 65536
-STATUS_INVALID_ARGUMENT: Final = 0x0115  # PS3.7 C.5.10
-STATUS_RESOURCE_LIMITATION: Final = 0x0213  # PS3.7 C.5.15
 
 _REFERENCED_SOP_CLASS_UID: Final = 0x00081150
 _REFERENCED_SOP_INSTANCE_UID: Final = 0x00081155

@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
+from imaging_node.dicom.commitment import COMMITMENT_SYNTAXES
 from imaging_node.dicom.endings import AbortAssociationError, AbortReason
 from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from imaging_node.dicom.storage_classes import (
@@ -319,7 +320,7 @@ def _identity(request: Request) -> UserIdentityNegotiation | None:
 
 
 def _supported_contexts(settings: DicomSettings) -> list[PresentationContext]:
-    commitment = build_context(COMMITMENT_PUSH_MODEL, list(UNCOMPRESSED))
+    commitment = build_context(COMMITMENT_PUSH_MODEL, list(COMMITMENT_SYNTAXES))
     # PS3.4 J.3.3: a peer that proposes the SCP role brings the report of its own.
     commitment.scu_role = True
     commitment.scp_role = True

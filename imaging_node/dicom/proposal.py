@@ -112,6 +112,24 @@ def associate(
     return Association(wire, agreement, timeout_s=caller.timeout_s)
 
 
+def read_rejection(peer: PeerSettings, body: bytes) -> PeerRefusedError | PeerUnavailableError:
+    """What an A-ASSOCIATE-RJ asks of us: to wait, or to let an operator look.
+
+    Args:
+        body: The PDU behind its header, PS3.8 9.3.4.
+    """
+    _, result, source, diagnostic = body.ljust(4, b"\0")
+    code = f"{result}/{source}/{diagnostic}"
+    why = _REJECTIONS.get((source, diagnostic), "unknown reason")
+    if result == _RESULT_PERMANENT:
+        return PeerRefusedError(
+            f"{_named(peer)} rejects the association for good ({code}: {why});"
+            " check its AE title and that it knows this node",
+            status=f"rejected {code}: {why}",
+        )
+    return _unreachable(peer, f"rejected for now {code}: {why}")
+
+
 def _negotiate(
     peer: PeerSettings,
     caller: Caller,
@@ -130,7 +148,7 @@ def _negotiate(
             raise _tls_failure(peer, error.__cause__) from None
         raise _unreachable(peer, str(error)) from None
     if kind is Pdu.ASSOCIATE_RJ:
-        raise _rejection(peer, body)
+        raise read_rejection(peer, body)
     if kind is not Pdu.ASSOCIATE_AC:
         raise _unreachable(peer, "aborted by the peer")
     return _agreement(peer, kind, body, proposed)
@@ -235,19 +253,6 @@ def _agreement(
         ),
         peer_pdu_bytes=peer_pdu_bytes,
     )
-
-
-def _rejection(peer: PeerSettings, body: bytes) -> PeerRefusedError | PeerUnavailableError:
-    _, result, source, diagnostic = body.ljust(4, b"\0")
-    code = f"{result}/{source}/{diagnostic}"
-    why = _REJECTIONS.get((source, diagnostic), "unknown reason")
-    if result == _RESULT_PERMANENT:
-        return PeerRefusedError(
-            f"{_named(peer)} rejects the association for good ({code}: {why});"
-            " check its AE title and that it knows this node",
-            status=f"rejected {code}: {why}",
-        )
-    return _unreachable(peer, f"rejected for now {code}: {why}")
 
 
 def _tls_failure(peer: PeerSettings, error: OSError) -> PeerRefusedError | PeerUnavailableError:

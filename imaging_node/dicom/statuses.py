@@ -11,10 +11,12 @@ STATUS_SUCCESS = 0x0000
 STATUS_PROCESSING_FAILURE = 0x0110
 STATUS_NO_SUCH_INSTANCE = 0x0112
 STATUS_NO_SUCH_EVENT = 0x0113
+STATUS_INVALID_ARGUMENT = 0x0115
 STATUS_INVALID_SOP_INSTANCE = 0x0117
 STATUS_CLASS_NOT_SUPPORTED = 0x0122
 STATUS_NO_SUCH_ACTION = 0x0123
 STATUS_UNRECOGNISED_OPERATION = 0x0211
+STATUS_RESOURCE_LIMITATION = 0x0213
 STATUS_OUT_OF_RESOURCES = 0xA700
 STATUS_TOO_LARGE = 0xA701
 STATUS_DATASET_MISMATCH = 0xA900
@@ -93,8 +95,17 @@ COMMITMENT_STATUSES = (
     ),
     Status(
         code=STATUS_PROCESSING_FAILURE,
-        meaning="No peer is configured under the caller's AE title, the dataset cannot be read, or"
-        " the database failed.",
+        meaning="No peer is configured under the caller's AE title; the report is of a transaction"
+        " that the caller was not asked for; or the database failed.",
+        may_retry=True,
+    ),
+    Status(
+        code=STATUS_INVALID_ARGUMENT,
+        meaning="The dataset cannot be read, lacks a UID or refers to nothing.",
+    ),
+    Status(
+        code=STATUS_RESOURCE_LIMITATION,
+        meaning="It refers to more than 65,536 instances, or the caller is owed too many reports.",
         may_retry=True,
     ),
     Status(code=STATUS_NO_SUCH_INSTANCE, meaning="Not the well-known SOP Instance."),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from imaging_node.dicom.statuses import STATUS_PROCESSING_FAILURE, STATUS_RESOURCE_LIMITATION
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.lifecycle import DeliveryState
 from imaging_node.domain.retrying import BackOff
@@ -19,10 +20,6 @@ from imaging_node.telemetry import Counters, Event, Metric, Pseudonyms, log
 if TYPE_CHECKING:
     from imaging_node.dicom.commitment import CommitmentReport, CommitmentRequest
     from imaging_node.store.commitments import CommitmentChange
-
-# PS3.7 C.5: processing failure, resource limitation.
-_STATUS_PROCESSING_FAILURE = 0x0110
-_STATUS_RESOURCE_LIMITATION = 0x0213
 
 _EVENTS = {
     DeliveryState.DELIVERED: Event.DELIVERY_DONE,
@@ -64,7 +61,7 @@ def note_commitment_request(request: CommitmentRequest, room: CommitmentRoom) ->
             request,
             "no peer in the settings has the caller's AE title: add one with the address that"
             " reports shall go to",
-            _STATUS_PROCESSING_FAILURE,
+            STATUS_PROCESSING_FAILURE,
         )
     is_noted = note_wanted(
         room.database,
@@ -77,7 +74,7 @@ def note_commitment_request(request: CommitmentRequest, room: CommitmentRoom) ->
         raise _refused(
             request,
             "the caller is owed too many reports: see that it can be reached",
-            _STATUS_RESOURCE_LIMITATION,
+            STATUS_RESOURCE_LIMITATION,
         )
     log(
         Event.COMMITMENT_WANTED,
@@ -105,7 +102,7 @@ def note_commitment_report(report: CommitmentReport, room: CommitmentRoom) -> No
     if changes is None:
         reason = "the peer was not asked for this transaction"
         log(Event.COMMITMENT_IGNORED, ae_title=report.calling_ae_title, reason=reason)
-        raise RejectedInstanceError(reason, status=_STATUS_PROCESSING_FAILURE)
+        raise RejectedInstanceError(reason, status=STATUS_PROCESSING_FAILURE)
     if not changes:
         log(
             Event.COMMITMENT_IGNORED,

@@ -63,9 +63,7 @@ def _is_at_end(connection: socket.socket) -> bool:
 
 def _connect(ground: Ground, opened: ExitStack) -> socket.socket:
     return opened.enter_context(
-        socket.create_connection(
-            (LOOPBACK, ground.port), timeout=10, source_address=(ATTACKER, 0)
-        )
+        socket.create_connection((LOOPBACK, ground.port), timeout=10, source_address=(ATTACKER, 0))
     )
 
 

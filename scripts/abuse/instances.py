@@ -20,7 +20,6 @@ from abuse.ground import Ground, expect, wait_until
 from abuse.sending import (
     LITTLE,
     SUCCESS,
-    Instance,
     association,
     await_delivered,
     await_ended,
@@ -264,8 +263,6 @@ def _polyglot(ground: Ground) -> str:
         expect(beginning == bytes(_PREAMBLE_BYTES) + b"DICM", f"kept with {beginning[:8]!r}")
         seen.append(name)
     return f"{', '.join(seen)}: kept with a preamble of zeros"
-
-
 
 
 INSTANCE_FAULTS = (

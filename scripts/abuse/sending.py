@@ -86,7 +86,11 @@ def slice_header(
 
 
 def ct_slice(
-    study: str = "", instance: str = "", *, patient: str = "SYNTHETIC-1", pixels: bytes = bytes(8192)
+    study: str = "",
+    instance: str = "",
+    *,
+    patient: str = "SYNTHETIC-1",
+    pixels: bytes = bytes(8192),
 ) -> Instance:
     """A slice that no model is meant for: received, kept and done with."""
     study, instance = study or new_uid(), instance or new_uid()
