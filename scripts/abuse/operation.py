@@ -39,19 +39,27 @@ _SENDERS = 6
 _LOAD_S = 2.0
 _STOP_WITHIN_S = 30.0
 _GOES_ON_S = 4.0
-_REFUSE_WITHIN_S = 60.0
+_REFUSE_WITHIN_S = 20.0
 _REJECTED, _DRAINING = b"\x03", (2, 3, 1)
 
 
 def _serve(config: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "imaging_node", "serve", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_REFUSE_WITHIN_S,
-        env=free_environment(**variables),
-    )
+    """Start a node that must refuse to.
+
+    Raises:
+        UnexpectedError: It serves.
+    """
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "imaging_node", "serve", "--config", str(config)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_REFUSE_WITHIN_S,
+            env=free_environment(**variables),
+        )
+    except subprocess.TimeoutExpired:
+        raise UnexpectedError(f"it did not refuse to start within {_REFUSE_WITHIN_S:g} s") from None
 
 
 def _expect_refusal(
