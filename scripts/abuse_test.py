@@ -13,6 +13,14 @@ import typer
 from abuse.campaign import HEADING, Outcome, run_scene, summary
 from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
 from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS
+from abuse.delivering import (
+    CHOOSY_FAULTS,
+    EXPIRED_FAULTS,
+    SPOILED_FAULTS,
+    choosy_peers,
+    expired_peer,
+    spoiled_peers,
+)
 from abuse.identity import IDENTITY_FAULTS
 from abuse.instances import INSTANCE_FAULTS
 from abuse.operation import KEY_FAULTS, OPERATION_FAULTS, STOP_FAULTS
@@ -43,6 +51,9 @@ def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], .
             ),
         ),
         (capped, ENDLESS_FAULTS),
+        (choosy_peers, CHOOSY_FAULTS),
+        (spoiled_peers, SPOILED_FAULTS),
+        (expired_peer, EXPIRED_FAULTS),
         (secured, (*TLS_CONNECTION_FAULTS, *IDENTITY_FAULTS, *KEY_FAULTS)),
     )
 
