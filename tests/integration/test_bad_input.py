@@ -267,4 +267,4 @@ def test_another_patients_film_in_a_known_study_is_refused(node: LocalNode, tmp_
         dataset.PatientID = "SOMEONE-ELSE"
 
     assert send(node, tmp_path, first).stored == 1
-    assert send(node, tmp_path, film("shared-study", of_someone_else)).refused == ["0xC010"]
+    assert send(node, tmp_path, film("shared-study", of_someone_else)).refused == ["C010"]
