@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -18,18 +17,21 @@ from typing import TYPE_CHECKING, Annotated
 import own_network
 import typer
 from bench_receivers import AE_TITLE, LOOPBACK, RECEIVERS, Receiver, Running, running
-from bench_workloads import WORKLOADS, render
-from pynetdicom import AE, evt
-from pynetdicom.presentation import build_context
+from bench_workloads import SMALL, WORKLOADS, render
+
+from imaging_node.dicom.sender import Caller, open_storage
+from imaging_node.settings import PeerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pynetdicom.events import Event
 
 MEGABYTE = 1e6
 SEND_LIMIT_S = 300.0
 LATENCY_INSTANCES = 200
+WARM_UP_INSTANCES = 16
+SMALL_NAME = "8 kB"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 NODE = "imaging-node"
 PEER = "Orthanc"
 TARGETS = (
@@ -62,6 +64,7 @@ def receive(
     ct: Annotated[int, typer.Option(min=8, help="CT instances of 0.5 MB.")] = 640,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
     associations: Annotated[str, typer.Option(help="Senders at a time.")] = "1,4,8",
+    workloads: Annotated[str, typer.Option(help="Of DX and CT.")] = "DX,CT",
     only: Annotated[str, typer.Option(help="Receivers, by parts of their names.")] = "",
     folder: Annotated[
         Path | None, typer.Option(help="On the disk to measure; default: the temporary folder.")
@@ -75,16 +78,21 @@ def receive(
         if not only or any(part in each.name for part in only.split(","))
     ]
     counts = [int(each) for each in associations.split(",")]
+    kinds = workloads.split(",")
     with tempfile.TemporaryDirectory(prefix="imaging-node-bench-", dir=folder) as root:
         # What is sent lies in memory, so that only the receivers use the disk.
         with tempfile.TemporaryDirectory(prefix="imaging-node-bench-", dir=_memory()) as memory:
             files = {
                 name: render(Path(memory) / name, name, number)
-                for name, number in (("DX", dx), ("CT", ct), ("8 kB", LATENCY_INSTANCES))
+                for name, number in (("DX", dx), ("CT", ct), (SMALL_NAME, LATENCY_INSTANCES))
+                if name in (*kinds, SMALL_NAME)
             }
+            for name in kinds:
+                before = max(WARM_UP_INSTANCES, len(files[name]) // 4)
+                files[f"{name} before"] = render(Path(memory) / f"{name}-before", name, before)
             say_conditions("before", Path(root))
             samples, latencies_ms = measure(chosen, files, counts, rounds, Path(root))
-        print_table(chosen, counts, samples)
+        print_table(chosen, kinds, counts, samples)
         print_latencies(chosen, latencies_ms)
         print_targets(samples, latencies_ms)
         say_conditions("after", Path(root))
@@ -103,10 +111,12 @@ def measure(
     for _ in range(rounds):
         for receiver in random.sample(chosen, len(chosen)):
             with running(receiver, root / "receiver") as peer:
-                latencies_ms[receiver.name] += latency_ms(peer, files["8 kB"])
-            for workload in WORKLOADS:
+                latencies_ms[receiver.name] += latency_ms(peer, files[SMALL_NAME])
+            for workload in (each for each in WORKLOADS if each in files):
                 for count in counts:
                     with running(receiver, root / "receiver") as peer:
+                        # Folders made, journals grown: a receiver is not new every day.
+                        send(peer, files[f"{workload} before"], count)
                         case = Case(receiver.name, workload, count)
                         samples[case].append(send(peer, files[workload], count))
     return samples, latencies_ms
@@ -139,40 +149,37 @@ def send(peer: Running, files: Sequence[Path], associations: int) -> Sample:
 
 def latency_ms(peer: Running, files: Sequence[Path]) -> list[float]:
     """From the first byte of each small instance to its answer, on one association."""
-    entity = AE("BENCH_SCU")
-    sop_class_uid = WORKLOADS["CT"].sop_class_uid
-    entity.requested_contexts = [build_context(sop_class_uid, "1.2.840.10008.1.2.1")]
-    association = entity.associate(
-        LOOPBACK, peer.port, ae_title=AE_TITLE, evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)]
-    )
-    if not association.is_established:
-        raise SystemExit("a receiver refused the association")
+    kind = (SMALL.sop_class_uid, EXPLICIT_VR_LITTLE_ENDIAN)
+    receiver = PeerSettings(ae_title=AE_TITLE, host=LOOPBACK, port=peer.port)
     found = []
-    for path in files:
-        begun_s = time.perf_counter()
-        answer = association.send_c_store(path)
-        found.append((time.perf_counter() - begun_s) * 1000)
-        if answer.get("Status") != 0:
-            raise SystemExit("a receiver refused a small instance")
-    association.release()
+    with open_storage(receiver, Caller(ae_title="BENCH_SCU", timeout_s=30), [kind]) as association:
+        for path in files:
+            payload = path.read_bytes()
+            begun_s = time.perf_counter()
+            association.store(payload, sop_class_uid=kind[0], transfer_syntax_uid=kind[1])
+            found.append((time.perf_counter() - begun_s) * 1000)
     return found
 
 
 def print_table(
-    chosen: Sequence[Receiver], counts: Sequence[int], samples: dict[Case, list[Sample]]
+    chosen: Sequence[Receiver],
+    kinds: Sequence[str],
+    counts: Sequence[int],
+    samples: dict[Case, list[Sample]],
 ) -> None:
     """Medians with minimum and maximum, as Markdown."""
-    for workload, kind in WORKLOADS.items():
-        typer.echo(f"\n{workload}, {kind.megabytes:g} MB each: MB/s (minimum-maximum)")
+    for workload in kinds:
+        typer.echo(
+            f"\n{workload}, {WORKLOADS[workload].megabytes:g} MB each: MB/s (minimum-maximum)"
+        )
         heads = " | ".join(f"{each} assoc." for each in counts)
         typer.echo(f"| receiver | durable | {heads} | CPU s/GB at {counts[-1]} |")
         typer.echo("| --- " * (len(counts) + 3) + "|")
         for receiver in chosen:
             cells = []
             for count in counts:
-                speeds = [
-                    each.megabytes_per_s for each in samples[Case(receiver.name, workload, count)]
-                ]
+                found = samples[Case(receiver.name, workload, count)]
+                speeds = [each.megabytes_per_s for each in found]
                 cells.append(
                     f"{statistics.median(speeds):.0f} ({min(speeds):.0f}-{max(speeds):.0f})"
                 )
@@ -233,12 +240,6 @@ def _median_speed(found: Sequence[Sample]) -> float:
 
 def _median_cpu(found: Sequence[Sample]) -> float:
     return statistics.median(each.cpu_s_per_gigabyte for each in found)
-
-
-def _send_at_once(event: Event) -> None:
-    transport = event.assoc.dul.socket
-    if transport is not None and transport.socket is not None:
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _memory() -> Path | None:

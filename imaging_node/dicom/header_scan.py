@@ -7,6 +7,7 @@ alone (PS3.5 7.1), within a budget of elements and nesting that no honest header
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,7 +26,13 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # A header needs far less; a deflated dataset that holds more before its pixels is a bomb.
-_LONGEST_INFLATED_HEADER_BYTES = 64 * 1024 * 1024
+_LONGEST_INFLATED_HEADER_BYTES = 16 * 1024 * 1024
+# So much for one of them at a time: as many bombs as there are associations are no more than one.
+_INFLATING = threading.Lock()
+# No value that is wanted may be as long (PS3.5 6.2); what goes on behind that is not read.
+_LONGEST_VALUE_BYTES = 4096
+# Nor does an honest sequence hold as many: each item costs far more memory than it has bytes.
+_MOST_ITEMS = 64
 
 _FIRST_PIXEL_TAG = 0x7FE00008
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -54,8 +61,8 @@ class Header:
     """Elements found.
 
     Attributes:
-        values: Values by tag, as received.
-        items: Items of wanted sequences by tag.
+        values: Values by tag, as received; the first 4 KiB of each.
+        items: Items of wanted sequences by tag, at most 64 of each; items have no items.
         has_pixel_data: Whether a pixel data element that is not empty follows.
         is_little_endian: Byte order of binary values.
     """
@@ -79,13 +86,23 @@ def scan_header(
         RejectedInstanceError: 0xC000, what lies there are no elements, or too many.
     """
     if transfer_syntax_uid == DEFLATED:
-        try:
-            dataset = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
-                dataset[begin:], _LONGEST_INFLATED_HEADER_BYTES
-            )
-        except zlib.error:
-            raise _not_understood("its deflated stream is damaged") from None
-        begin = 0
+        with _INFLATING:
+            return _scan(_inflated(dataset, begin), transfer_syntax_uid, wanted, begin=0)
+    return _scan(dataset, transfer_syntax_uid, wanted, begin=begin)
+
+
+def _inflated(dataset: bytes | mmap.mmap, begin: int) -> bytes:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(
+            dataset[begin : begin + _LONGEST_INFLATED_HEADER_BYTES], _LONGEST_INFLATED_HEADER_BYTES
+        )
+    except zlib.error:
+        raise _not_understood("its deflated stream is damaged") from None
+
+
+def _scan(
+    dataset: bytes | mmap.mmap, transfer_syntax_uid: str, wanted: Collection[int], *, begin: int
+) -> Header:
     is_little = transfer_syntax_uid != EXPLICIT_BIG
     walk = _Walk(
         dataset,
@@ -156,7 +173,7 @@ class _Walk:
             if position > end:
                 raise _truncated()
             if tag in wanted:
-                header.values[tag] = dataset[start:position]
+                header.values[tag] = dataset[start : min(position, start + _LONGEST_VALUE_BYTES)]
         return header, position
 
     def _value_or_items(
@@ -177,8 +194,9 @@ class _Walk:
             raise _truncated()
         is_sequence = vr == b"SQ" or length == _UNDEFINED or tag in _SEQUENCES
         if not is_sequence:
-            header.values[tag] = self._dataset[start:stop]
+            header.values[tag] = self._dataset[start : min(stop, start + _LONGEST_VALUE_BYTES)]
             return stop
+        is_kept = tag in self._wanted and not depth
         # PS3.5 6.2.2 note 2: an unknown VR of undefined length holds implicit elements.
         items, position = self._items(
             start,
@@ -186,13 +204,21 @@ class _Walk:
             is_open=length == _UNDEFINED,
             depth=depth + 1,
             is_implicit=is_implicit or vr == b"UN",
+            most_kept=_MOST_ITEMS if is_kept else 0,
         )
-        if tag in self._wanted:
+        if is_kept:
             header.items[tag] = items
         return position
 
     def _items(
-        self, position: int, end: int, *, is_open: bool, depth: int, is_implicit: bool
+        self,
+        position: int,
+        end: int,
+        *,
+        is_open: bool,
+        depth: int,
+        is_implicit: bool,
+        most_kept: int,
     ) -> tuple[list[Header], int]:
         if depth > MOST_NESTING:
             raise _not_understood(f"sequences are nested deeper than {MOST_NESTING}")
@@ -210,7 +236,8 @@ class _Walk:
             if stop > end:
                 raise _truncated()
             item, position = self.elements(position, stop, depth=depth, is_implicit=is_implicit)
-            items.append(item)
+            if len(items) < most_kept:
+                items.append(item)
         if is_open:
             raise _truncated()
         return items, position

@@ -8,7 +8,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.decoding import DecodingPool
-from imaging_node.domain.errors import OperatorError, StorageError, TemporaryError
+from imaging_node.domain.errors import (
+    DurabilityError,
+    OperatorError,
+    StorageError,
+    TemporaryError,
+)
 from imaging_node.domain.finding import AnalysisStatus, NotAnalysedReason
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import TriageDecision, TriageRule, triage
@@ -80,6 +85,8 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
     except TemporaryError as error:
         give_back(claim, room, reason=str(error))
         return
+    except DurabilityError:
+        raise  # the process must end: what it wrote may not be what the disk holds
     except StorageError as error:
         # A full disk is no fault of the study: it waits, and no attempt is counted.
         give_back(claim, room, reason=str(error), is_counted=False)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.sender import Caller
-from imaging_node.domain.errors import StorageError
+from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.flow.reporting import report_due
@@ -102,6 +102,8 @@ def _serve_peer(name: str, settings: Settings, room: DeliveryRoom, role: Role) -
                 tried += report_due(peer, room)
         except StorageError as error:
             log(Event.DATABASE_FAILED, role="deliver", reason=str(error))
+            if isinstance(error, DurabilityError):
+                role.lose_durability()
         except Exception as error:  # noqa: BLE001 - top of a peer's loop
             log(
                 Event.THREAD_FAILED,

@@ -23,15 +23,13 @@ from imaging_node.flow.intake_gate import IntakeGate
 from imaging_node.node.association_audit import AssociationAudit
 from imaging_node.node.deliver import back_off
 from imaging_node.node.recovery import recover_state
-from imaging_node.node.role import DRAIN_LIMIT_S, Role
+from imaging_node.node.role import DRAIN_LIMIT_S, EXIT_DURABILITY_LOST, Role
 from imaging_node.node.wiring import now, open_state
 from imaging_node.telemetry import Event, log
 
 if TYPE_CHECKING:
     from imaging_node.settings import Settings
 
-# `serve` starts the role again, which then recovers.
-EXIT_DURABILITY_LOST = 3
 _SLOTS_NAME = "associations"
 # How long the associations have to send their last answer after an fsync failed.
 _LAST_ANSWER_S = 2.0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from imaging_node.store.database import Database
 
 HEARTBEAT_S = 2.0
+# After a failed fsync: `serve` starts the role again, which then recovers.
+EXIT_DURABILITY_LOST = 3
 _PARENT_CHECK_S = 1.0
 # A drain that takes longer is cut: `serve` promises to be gone within 30 s of SIGTERM.
 DRAIN_LIMIT_S = 20.0

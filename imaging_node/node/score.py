@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 from imaging_node.dicom.decoding import DecodingPool
-from imaging_node.domain.errors import StorageError
+from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.priority import TriageRule
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
 from imaging_node.node.models import load_models
 from imaging_node.node.recovery import recover_state
-from imaging_node.node.role import DRAIN_LIMIT_S, Role
+from imaging_node.node.role import DRAIN_LIMIT_S, EXIT_DURABILITY_LOST, Role
 from imaging_node.node.wiring import is_dead, node_identity, now, open_state, worker_name
 from imaging_node.store.damage import find_damage
 from imaging_node.store.studies import Claim, claim_study, release_claims, renew_claims
@@ -50,7 +50,7 @@ def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
                 try:
                     is_idle = not workers.take_one()
                 except StorageError as error:
-                    log(Event.DATABASE_FAILED, role="score", reason=str(error))
+                    _note_storage(error)
                     is_idle = True
                 if is_idle:
                     role.stopping.wait(_IDLE_S)
@@ -166,7 +166,7 @@ class StudyWorkers:
         try:
             score_study(claim, self._room)
         except StorageError as error:
-            log(Event.DATABASE_FAILED, role="score", reason=str(error))
+            _note_storage(error)
         except Exception as error:  # noqa: BLE001 - top of a study's worker thread
             log(
                 Event.THREAD_FAILED,
@@ -181,7 +181,7 @@ class StudyWorkers:
         try:
             give_back(claim, self._room, reason="software failure; see the log")
         except StorageError as error:
-            log(Event.DATABASE_FAILED, role="score", reason=str(error))
+            _note_storage(error)
 
     def _forget_finished(self) -> None:
         self._running = {
@@ -202,14 +202,14 @@ class StudyWorkers:
             try:
                 renew_claims(self._room.database, tokens, now=self._room.clock(), lease=self._lease)
             except StorageError as error:
-                log(Event.DATABASE_FAILED, role="score", reason=str(error))
+                _note_storage(error)
 
     def _look_for_damage(self) -> None:
         """Notice damage where no claim comes by, such as in the time a study is due."""
         try:
             find_damage(self._room.database, now=self._room.clock())
         except StorageError as error:
-            log(Event.DATABASE_FAILED, role="score", reason=str(error))
+            _note_storage(error)
 
     def _end_when_one_hangs(self, running: list[tuple[Future[None], tuple[Claim, float]]]) -> None:
         """End the process when a study is stuck: its attempt counts, the others are done again."""
@@ -221,3 +221,11 @@ class StudyWorkers:
                     attempts=claim.attempts,
                 )
                 os._exit(1)
+
+
+def _note_storage(error: StorageError) -> None:
+    """Say what failed; after a failed fsync end the process, and what it had claimed is due."""
+    log(Event.DATABASE_FAILED, role="score", reason=str(error))
+    if isinstance(error, DurabilityError):
+        log(Event.DURABILITY_LOST, role="score")
+        os._exit(EXIT_DURABILITY_LOST)

@@ -15,9 +15,10 @@ from imaging_node.domain.errors import ImagingNodeError, RejectedInstanceError, 
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.domain.study import ImageInstance, Study
-from imaging_node.store.checksums import damaged_row_ids, is_intact, require_whole, row_id
+from imaging_node.store.arrival_rows import find_instances, find_studies, write_arrivals
+from imaging_node.store.checksums import is_intact, require_whole
 from imaging_node.store.quarantine import add_to_quarantine
-from imaging_node.store.schema import instances, studies
+from imaging_node.store.schema import instances
 from imaging_node.store.transitions import record_transitions
 
 if TYPE_CHECKING:
@@ -145,11 +146,17 @@ def known_paths(database: Database) -> set[str]:
 
 @dataclass(slots=True)
 class _StudyUnderWay:
-    """A study as it will stand, and whether it has a row yet."""
+    """A study as it will stand.
+
+    Attributes:
+        is_new: It has no row yet.
+        is_ended: It was claimed or had ended: what comes now makes a new generation.
+    """
 
     values: dict[str, Any]
     is_new: bool
     is_changed: bool = False
+    is_ended: bool = False
 
 
 class _Noting:
@@ -171,32 +178,16 @@ class _Noting:
         self._moved: list[tuple[str, str]] = []
         self._known: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._ids: dict[tuple[str, str, str], int] = {}
-        for row in connection.execute(
-            sa.select(
-                instances.c.id,
-                instances.c.study_instance_uid,
-                instances.c.sop_instance_uid,
-                instances.c.digest,
-            )
-            .where(
-                instances.c.sop_instance_uid.in_({each.image.sop_instance_uid for each in arriving})
-            )
-            .order_by(instances.c.id)
+        for row_id, *key in find_instances(
+            connection, {each.image.sop_instance_uid for each in arriving}
         ):
-            self._known[row.sop_instance_uid].append((row.study_instance_uid, row.digest))
-            self._ids[row.study_instance_uid, row.sop_instance_uid, row.digest] = row.id
-        # A damaged row is no ground to decide on, and no change may give it a right checksum.
-        self._damaged = _damaged_studies(connection, arriving)
-        self._studies = {
-            row.study_instance_uid: _StudyUnderWay(dict(row._mapping), is_new=False)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
-            for row in connection.execute(
-                sa.select(studies).where(
-                    studies.c.study_instance_uid.in_(
-                        {each.image.study_instance_uid for each in arriving} - self._damaged
-                    )
-                )
-            )
-        }
+            study_instance_uid, sop_instance_uid, digest = key
+            self._known[sop_instance_uid].append((study_instance_uid, digest))
+            self._ids[study_instance_uid, sop_instance_uid, digest] = row_id
+        found, self._damaged = find_studies(
+            connection, {each.image.study_instance_uid for each in arriving}
+        )
+        self._studies = {uid: _StudyUnderWay(values, is_new=False) for uid, values in found.items()}
 
     def note(self, arriving: ArrivingInstance) -> Outcome:
         """Decide what one instance is to the node, those before it included."""
@@ -232,23 +223,22 @@ class _Noting:
 
     def write(self) -> None:
         """Bring the database to what was decided."""
-        connection = self._connection
-        if self._returning:
-            connection.execute(sa.delete(instances).where(instances.c.id.in_(self._returning)))
-        new = [each.values for each in self._studies.values() if each.is_new]
-        if new:
-            connection.execute(studies.insert(), new)
         changed = [
-            {f"new_{name}": each.values[name] for name in ("study_instance_uid", *_REOPENED)}
+            {f"new_{name}": value for name, value in each.values.items()}
+            | {"is_ended": each.is_ended}
             for each in self._studies.values()
             if each.is_changed and not each.is_new
         ]
-        if changed:
-            connection.execute(_UPDATE_STUDY, changed)
-        if self._rows:
-            connection.execute(instances.insert(), self._rows)
+        write_arrivals(
+            self._connection,
+            returning=self._returning,
+            new_studies=[each.values for each in self._studies.values() if each.is_new],
+            prolonged=[each for each in changed if not each["is_ended"]],
+            reopened=[each for each in changed if each["is_ended"]],
+            instance_rows=self._rows,
+        )
         record_transitions(
-            connection, self._moved, StudyState.RECEIVING, by="receive", now=self._now
+            self._connection, self._moved, StudyState.RECEIVING, by="receive", now=self._now
         )
 
     def _reopen(self, study: _StudyUnderWay, arriving: ArrivingInstance) -> None:
@@ -260,7 +250,6 @@ class _Noting:
         study.is_changed = True
         values |= {
             "due_at": self._due_at,
-            "attempts": 0,
             "ordered_priority": ordered,
             "priority": raised,
             "urgency": raised.urgency,
@@ -271,54 +260,11 @@ class _Noting:
         }
         if values["state"] in (StudyState.RECEIVING, StudyState.QUEUED):
             return
-        values |= {
-            "state": StudyState.RECEIVING,
-            "reason": "",
-            "generation": values["generation"] + 1,
-            "claim_token": "",
-            "claimed_by": "",
-            "finished_at": None,
-            # What an earlier answer said stands in its report; here it would read as current.
-            "findings": [],
-            "remarks": [],
-        }
+        study.is_ended = True
+        values |= {"state": StudyState.RECEIVING, "generation": values["generation"] + 1}
         self._moved.append(
             (values["study_instance_uid"], "instance arrived after the study was claimed")
         )
-
-
-_REOPENED = (
-    "due_at", "attempts", "ordered_priority", "priority", "urgency", "is_archive",
-    "patient_digest", "accession_number", "study_at", "state", "reason", "generation",
-    "claim_token", "claimed_by", "finished_at", "findings", "remarks",
-)  # fmt: skip
-_UPDATE_STUDY = (
-    studies.update()
-    .where(studies.c.study_instance_uid == sa.bindparam("new_study_instance_uid"))
-    .values({name: sa.bindparam(f"new_{name}", type_=studies.c[name].type) for name in _REOPENED})
-)
-
-
-def _damaged_studies(connection: Connection, arriving: Sequence[ArrivingInstance]) -> set[str]:
-    """Studies among these whose rows are not what was written, or are not found any more."""
-    uids = {each.image.study_instance_uid for each in arriving}
-    row_ids = damaged_row_ids(connection, studies, studies.c.study_instance_uid.in_(uids))
-    orphaned = (
-        sa.select(instances.c.study_instance_uid)
-        .where(
-            instances.c.study_instance_uid.in_(uids),
-            instances.c.study_instance_uid.not_in(sa.select(studies.c.study_instance_uid)),
-        )
-        .distinct()
-    )
-    damaged = set(connection.scalars(orphaned))
-    if row_ids:
-        damaged |= set(
-            connection.scalars(
-                sa.select(studies.c.study_instance_uid).where(row_id(studies).in_(row_ids))
-            )
-        )
-    return damaged
 
 
 def _conflict(

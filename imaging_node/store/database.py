@@ -79,18 +79,19 @@ class Database:
         except UnicodeDecodeError:
             # SQLite quotes a damaged schema in its message, and Python cannot read that.
             raise _damaged(verb, "malformed database schema") from None
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
+            cause = getattr(error, "orig", error)
             # Not the statement or its parameters: they hold patients' data.
-            code = getattr(error.orig, "sqlite_errorcode", 0)
+            code = getattr(cause, "sqlite_errorcode", 0)
             if code in _FSYNC_FAILED:
                 raise DurabilityError(
-                    f"cannot {verb} the node's database ({error.orig}): the disk did not take"
+                    f"cannot {verb} the node's database ({cause}): the disk did not take"
                     " what was written; check it before anything else"
                 ) from None
             if code & 0xFF in _DAMAGED:
-                raise _damaged(verb, str(error.orig)) from None
+                raise _damaged(verb, str(cause)) from None
             raise StorageError(
-                f"cannot {verb} the node's database ({error.orig});"
+                f"cannot {verb} the node's database ({cause});"
                 " check the disk of the state directory and that one node alone uses it"
             ) from None
 
@@ -185,6 +186,8 @@ def _prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         f"busy_timeout={BUSY_TIMEOUT_MS}",
+        # Moving pages into the database holds up the commit that it falls on: seldom, then.
+        "wal_autocheckpoint=4000",
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")

@@ -31,6 +31,7 @@ class Spool:
         self._min_free_inodes = min_free_inodes
         self._incoming = folder / _INCOMING
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_folders()
 
     def path(self, digest: str) -> Path:
         """Where the file with this digest lies, whether it exists or not."""
@@ -96,9 +97,6 @@ class Spool:
                 os.utime(path)
                 part.discard()
             else:
-                if not path.parent.exists():
-                    path.parent.mkdir(mode=0o700, exist_ok=True)
-                    _sync_folder(self._folder)
                 # First the name, then both fsyncs: the file system commits them together. A
                 # name without its content is a file that no row names, and a start removes it.
                 part.rename(path)
@@ -135,6 +133,14 @@ class Spool:
             IntegrityError: The file is missing or is not what was kept.
         """
         return read_verified(self.path(digest), digest)
+
+    def _make_folders(self) -> None:
+        """Make all folders that digests begin with, once, so that no instance waits for one."""
+        missing = [each for each in range(256) if not (self._folder / f"{each:02x}").exists()]
+        for each in missing:
+            (self._folder / f"{each:02x}").mkdir(mode=0o700, exist_ok=True)
+        if missing:
+            _sync_folder(self._folder)
 
 
 class SpoolPart:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
+from imaging_node.store.prepared import Prepared
 from imaging_node.store.schema import transitions
 
 if TYPE_CHECKING:
@@ -11,6 +14,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.engine import Connection
+
+
+_INSERT = Prepared(
+    transitions.insert().values(
+        {each.name: sa.bindparam(each.name, type_=each.type) for each in transitions.c[1:]}
+    )
+)
 
 
 def record_transition(  # noqa: D103 - see the module
@@ -32,10 +42,8 @@ def record_transitions(
     now: datetime,
 ) -> None:
     """Record that each (subject, reason) came to `state`."""
-    if not moved:
-        return
-    connection.execute(
-        transitions.insert(),
+    _INSERT.run(
+        connection,
         [
             {"subject": subject, "state": state, "reason": reason, "moved_by": by, "moved_at": now}
             for subject, reason in moved

@@ -35,6 +35,7 @@ from imaging_node.settings import DicomSettings
 from imaging_node.telemetry import Counters
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -167,9 +168,31 @@ def store(port: int, payload: bytes, *, called: str = "IMAGING_NODE") -> int:
 class RawPeer:
     """Owns a connection on which any bytes can be sent; a context manager."""
 
-    def __init__(self, port: int, *, limit_s: float = 15.0) -> None:
-        self.socket = socket.create_connection((LOOPBACK, port), timeout=limit_s)
+    def __init__(
+        self,
+        port: int,
+        *,
+        limit_s: float = 15.0,
+        source: str = LOOPBACK,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Connect.
+
+        Args:
+            limit_s: Longest wait for anything.
+            source: The own address; all of 127.0.0.0/8 is this machine.
+            tls: For a listener that speaks TLS.
+        """
+        self.socket = socket.create_connection(
+            (LOOPBACK, port), timeout=limit_s, source_address=(source, 0)
+        )
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            try:
+                self.socket = tls.wrap_socket(self.socket)
+            except OSError:
+                self.socket.close()
+                raise
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +129,53 @@ def test_deep_nesting_and_bombs_are_refused_or_read_within_bounds() -> None:
     bomb = b"".join(compressor.compress(b"\0" * (1 << 20)) for _ in range(160))
     with pytest.raises(RejectedInstanceError):
         read_header(bomb + compressor.flush(), transfer_syntax_uid=DeflatedExplicitVRLittleEndian)
+
+
+def long_name() -> tuple[bytes, str]:
+    return b"\x10\x00\x10\x00UN\0\0\x00\x00\x00\x04" + bytes(1 << 26), ExplicitVRLittleEndian
+
+
+def many_items() -> tuple[bytes, str]:
+    item = b"\xfe\xff\x00\xe0\0\0\0\0"
+    return b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff" + item * 199_000, ExplicitVRLittleEndian
+
+
+def deflated_bomb() -> tuple[bytes, str]:
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    parts = [packer.compress(b"\x41\x00\x10\x10OB\0\0\x00\x00\x00\x10")]
+    parts += [packer.compress(bytes(1 << 20)) for _ in range(256)]
+    return b"".join([*parts, packer.flush()]), DeflatedExplicitVRLittleEndian
+
+
+def stored_in_a_deflated_stream() -> tuple[bytes, str]:
+    packer = zlib.compressobj(0, zlib.DEFLATED, -zlib.MAX_WBITS)
+    plain = b"\x41\x00\x10\x10OB\0\0\x00\x00\x00\x10" + bytes(1 << 26)
+    return packer.compress(plain) + packer.flush(), DeflatedExplicitVRLittleEndian
+
+
+@pytest.mark.parametrize(
+    "bomb", [long_name, many_items, deflated_bomb, stored_in_a_deflated_stream]
+)
+def test_what_a_header_claims_costs_no_memory_however_many_are_read_at_a_time(
+    bomb: Callable[[], tuple[bytes, str]],
+) -> None:
+    dataset, syntax = bomb()
+
+    def read(_: int) -> int:
+        try:
+            read_header(dataset, transfer_syntax_uid=syntax)
+        except RejectedInstanceError as refused:
+            return refused.status
+        return 0
+
+    with ThreadPoolExecutor(8) as readers:
+        tracemalloc.start()
+        try:
+            assert set(readers.map(read, range(8))) == {0xC000}
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak_bytes < 64 * 1024 * 1024
 
 
 def test_a_patient_is_told_by_id_and_issuer_or_else_by_name_and_birth_date() -> None:

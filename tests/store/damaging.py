@@ -6,11 +6,10 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from imaging_node.store.commitments import note_asked
 from imaging_node.store.database import open_database
-from imaging_node.store.deliveries import claim_deliveries
 from imaging_node.store.owed_reports import note_wanted
 from imaging_node.store.quarantine import add_to_quarantine
+from imaging_node.store.schema import commitment_items, commitment_requests
 from imaging_node.store.studies import claim_study, finish_study, series_started_at
 from tests.store.arriving import NOON, QUIET, arriving, note
 from tests.store.test_studies import DUE, LEASE, done
@@ -35,20 +34,20 @@ def fill(location: Path) -> None:
             reason="known in another study",
             now=NOON,
         )
-    sent = claim_deliveries(database, "pacs", worker="w", now=DUE, lease=LEASE, limit=9)
-    note_asked(
-        database,
-        [(each, "0000") for each in sent],
-        transaction_uid="2.25.7",
-        now=DUE,
-        due_at=DUE + LEASE,
-    )
+        connection.execute(
+            commitment_requests.insert().values(
+                transaction_uid="2.25.7", destination="pacs", asked_at=NOON
+            )
+        )
+        connection.execute(
+            commitment_items.insert().values(transaction_uid="2.25.7", delivery_id=1)
+        )
     note_wanted(
         database,
         calling_ae_title="MODALITY",
         transaction_uid="2.25.8",
-        wanted=[("1.2.840.10008.5.1.4.1.1.1", "1.2.3.1")],
-        now=DUE,
+        wanted=[("1.2.840.10008.5.1.4.1.1.1.1", "1.2.3.1")],
+        now=NOON,
     )
     database.close()
 
