@@ -14,7 +14,7 @@ from imaging_node.dicom.commitment import CommitmentReport, CommitmentRequest
 from tests.dicom.listening import CT
 from tests.integration.answers import await_answers
 from tests.integration.conftest import wait_until
-from tests.integration.films import film, send
+from tests.integration.films import film, send, study_uid
 from tests.integration.hostile_peer import (
     Answered,
     ask_commitment,
@@ -191,3 +191,17 @@ def test_what_was_refused_or_asked_is_found_nowhere_either(tmp_path: Path) -> No
     titles = {line["ae_title"] for line in lines if "ae_title" in line}
     assert {"HOSTILE", "ASKER", "<script>&\"'{%s%n"} <= titles
     assert all(each.isascii() and each.isprintable() for each in titles)
+
+
+def test_only_the_nodes_user_can_enter_its_state_directory(tmp_path: Path) -> None:
+    with LocalNode(tmp_path, {"study": {"quiet_period_s": 0.3}}) as node:
+        payload = film()
+        assert send(node, tmp_path, payload).stored == 1
+        await_answers(node, [study_uid(payload)])
+    state = node.settings.state_directory
+    folders = [state, *(path for path in state.rglob("*") if path.is_dir())]
+    secrets = [*state.glob("node.sqlite*"), state / "hash.key", *(state / "audit").glob("*")]
+
+    assert len(secrets) >= 3
+    for path in (*folders, *secrets):
+        assert not path.stat().st_mode & 0o077, path
