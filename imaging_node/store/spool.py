@@ -100,7 +100,11 @@ class Spool:
                 # First the name, then both fsyncs: the file system commits them together. A
                 # name without its content is a file that no row names, and a start removes it.
                 part.rename(path)
-                part.sync()
+                try:
+                    part.sync()
+                except DurabilityError:
+                    path.unlink(missing_ok=True)
+                    raise
         except OSError as error:
             raise _cannot_keep(error) from None
         _sync_folder(path.parent)

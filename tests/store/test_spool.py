@@ -36,7 +36,7 @@ def test_file_and_folder_are_synced_before_write_returns(
     monkeypatch.setattr(os, "fsync", watched)
     spool.write(b"instance")
 
-    assert synced == [True, False, True]  # the new folder's parent, the file, its folder
+    assert synced == [False, True]  # the file, the folder that names it
 
 
 def test_a_damaged_file_is_never_read_as_what_was_kept(spool: Spool) -> None:
