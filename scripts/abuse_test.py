@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 import time
@@ -11,16 +12,39 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from abuse.campaign import HEADING, Outcome, run_scene, summary
 from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
+from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS
+from abuse.identity import IDENTITY_FAULTS
 from abuse.instances import INSTANCE_FAULTS
-from abuse.scenes import plain, secured
+from abuse.operation import KEY_FAULTS, OPERATION_FAULTS, STOP_FAULTS
+from abuse.pdus import pdu_fault
+from abuse.scenes import capped, plain, secured
+from abuse.studies import STUDY_FAULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from abuse.fault import Fault, Scene
 
-SCENES: tuple[tuple[Scene, tuple[Fault, ...]], ...] = (
-    (plain, (*CONNECTION_FAULTS, *INSTANCE_FAULTS)),
-    (secured, TLS_CONNECTION_FAULTS),
-)
+
+def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], ...]:
+    """Which faults are committed against which node, in order."""
+    return (
+        (
+            plain,
+            (
+                *CONNECTION_FAULTS,
+                *INSTANCE_FAULTS,
+                *STUDY_FAULTS,
+                *DATASET_FAULTS,
+                *OPERATION_FAULTS,
+                *fuzzing,
+                *STOP_FAULTS,
+            ),
+        ),
+        (capped, ENDLESS_FAULTS),
+        (secured, (*TLS_CONNECTION_FAULTS, *IDENTITY_FAULTS, *KEY_FAULTS)),
+    )
+
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -31,6 +55,11 @@ def abuse_test(
         str, typer.Option(help="Numbers of faults, e.g. 20,22b; 20 is 20a to 20d.")
     ] = "",
     sample: Annotated[bool, typer.Option(help="The quick ones, for CI.")] = False,
+    pdus: Annotated[int, typer.Option(min=1, help="Mutated PDUs of fault 28.")] = 20_000,
+    pdu_seconds: Annotated[
+        float, typer.Option(min=0, help="Instead: so many seconds of them; 0: see --pdus.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of all that is mutated; 0: any.")] = 0,
     folder: Annotated[
         Path | None, typer.Option(help="Where state is kept meanwhile; 5 GB must be free there.")
     ] = None,
@@ -39,8 +68,9 @@ def abuse_test(
     begun_s = time.monotonic()
     root = Path(tempfile.mkdtemp(prefix="imaging-node-abuse-", dir=folder))
     outcomes: list[Outcome] = []
+    seed = seed or secrets.randbelow(2**31) + 1
     typer.echo(HEADING)
-    for scene, faults in SCENES:
+    for scene, faults in scenes([pdu_fault(pdus, pdu_seconds, seed)]):
         chosen = [each for each in faults if _is_chosen(each, only, is_sample=sample)]
         if chosen:
             outcomes += run_scene(scene, chosen, root / scene.__name__, typer.echo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import stat
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_address
@@ -121,6 +122,7 @@ def _context(protocol: int, tls: TlsSettings, setting: str) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     # A certificate in `ca` is an anchor even when it is no root: so one peer can be pinned.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    _require_secret(tls.key, f"{setting}.key")
     try:
         # Without a password openssl would ask on the terminal for an encrypted key's.
         context.load_cert_chain(tls.certificate, tls.key, password="")
@@ -138,6 +140,19 @@ def _context(protocol: int, tls: TlsSettings, setting: str) -> ssl.SSLContext:
             " name a readable PEM file of the authorities' certificates"
         ) from None
     return context
+
+
+def _require_secret(key: Path, setting: str) -> None:
+    """Refuse a private key that is none: every account of this machine could pose as the node."""
+    try:
+        mode = stat.S_IMODE(key.stat().st_mode)
+    except OSError:
+        return  # it cannot be read either, which is told where that is tried
+    if mode & stat.S_IRWXO:
+        raise SettingsError(
+            f"cannot use {setting} {key}: every user of this machine may read it (mode"
+            f" {mode:04o}); chmod o= it, and consider a new key"
+        )
 
 
 def _reason(error: Exception) -> str:

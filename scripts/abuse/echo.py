@@ -75,10 +75,8 @@ def echo(ground: Ground) -> None:
     """
     party = ground.honest
     with ground.call(source=party.address, tls=party.tls, limit_s=_GIVE_UP_S) as peer:
-        answer = peer.associate(
-            [(VERIFICATION, _IMPLICIT_VR_LITTLE_ENDIAN)],
-            called=ground.node.settings.dicom.ae_title,
-            calling=party.ae_title,
+        answer = party.associate(
+            peer, [(VERIFICATION, _IMPLICIT_VR_LITTLE_ENDIAN)], called=ground.ae_title
         )
         if answer[:1] != b"\x02":
             raise UnexpectedError(f"association answered by {answer[:10].hex(' ') or 'nothing'}")

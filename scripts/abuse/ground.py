@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from imaging_node.demonstration.local_node import LocalNode, free_ports
 from imaging_node.node.wiring import now
@@ -64,11 +65,26 @@ class Party:
 
     Attributes:
         tls: What it authenticates with, when the node speaks TLS.
+        user: Name and passcode that it gives.
     """
 
     ae_title: str
     address: str
     tls: ssl.SSLContext | None = None
+    user: tuple[str, str] | None = None
+
+    def associate(
+        self, peer: RawPeer, contexts: Sequence[tuple[str, str]], *, called: str
+    ) -> bytes:
+        """Ask for an association in its own name; the answering PDU."""
+        information = []
+        if self.user is not None:
+            identity = UserIdentityNegotiation()
+            identity.user_identity_type = 2  # user name and passcode, PS3.7 D.3.3.7
+            identity.primary_field, identity.secondary_field = (each.encode() for each in self.user)
+            identity.positive_response_requested = True
+            information.append(identity)
+        return peer.associate(contexts, called=called, calling=self.ae_title, more=information)
 
 
 @dataclass(kw_only=True)
@@ -92,6 +108,11 @@ class Ground:
     def port(self) -> int:
         """Where the node listens."""
         return self.node.settings.dicom.port
+
+    @property
+    def ae_title(self) -> str:
+        """What the node is called."""
+        return self.node.settings.dicom.ae_title
 
     @property
     def state(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
@@ -24,7 +25,11 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """What one role process holds."""
+    """What one role process holds.
+
+    Attributes:
+        descriptors: Without those of the database, whose connections are pooled.
+    """
 
     pid: int
     threads: int
@@ -41,10 +46,20 @@ def levels(ground: Ground) -> dict[str, Level]:
             found[name] = Level(
                 pid=process.pid,
                 threads=process.num_threads(),
-                descriptors=process.num_fds(),
+                descriptors=_descriptors(process.pid),
                 resident_bytes=process.memory_info().rss,
             )
     return found
+
+
+def _descriptors(pid: int) -> int:
+    count = 0
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            count += ".sqlite" not in str(each.readlink())
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return count
 
 
 def await_baseline(ground: Ground, before: dict[str, Level], *, may_restart: bool) -> float:

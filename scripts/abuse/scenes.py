@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from imaging_node.settings import TlsSettings
 
 QUIET_PERIOD_S = 1.0
+OTHER = "127.0.0.4"
 USER, PASSCODE = "modality", "open sesame"
 _WORK = {
     "study": {"quiet_period_s": QUIET_PERIOD_S},
@@ -45,13 +46,13 @@ def capped(folder: Path) -> Iterator[Ground]:
 def secured(folder: Path) -> Iterator[Ground]:
     """Mutual TLS, callers by title, address and certificate, and user identity required.
 
-    Its own certificate ends in ten days. The files are named as `Credentials` says.
+    Its own certificate ends in ten days. `client_context` gives its callers' credentials.
     """
     folder.mkdir(exist_ok=True)
     root = authority(folder, "authority")
     own = certificate(folder, root, "node", not_after=datetime.now(UTC) + timedelta(days=10))
     callers = []
-    for name, address in (("honest", HONEST), ("other", "127.0.0.4")):
+    for name, address in (("honest", HONEST), ("other", OTHER)):
         files = certificate(folder, root, name)
         fingerprint = sha256(der(files.certificate)).hexdigest()
         callers.append(
@@ -60,9 +61,15 @@ def secured(folder: Path) -> Iterator[Ground]:
     dicom = {
         "tls": {name: str(path) for name, path in own},
         "callers": callers,
-        "user_identity": "accept",
+        "user_identity": "require",
+        "users": {USER: sha256(PASSCODE.encode()).hexdigest()},
     }
-    party = Party(ae_title="HONEST", address=HONEST, tls=client_context(folder, "honest"))
+    party = Party(
+        ae_title=HONEST_AE_TITLE,
+        address=HONEST,
+        tls=client_context(folder, "honest"),
+        user=(USER, PASSCODE),
+    )
     with running(folder, dicom=dicom, changes=_WORK, honest=party) as ground:
         yield ground
 

@@ -119,9 +119,7 @@ def association(
     """
     caller = party or Party(ae_title="SENDER", address=source)
     with ground.call(source=caller.address, tls=caller.tls, limit_s=limit_s) as peer:
-        answer = peer.associate(
-            kinds, called=ground.node.settings.dicom.ae_title, calling=caller.ae_title
-        )
+        answer = caller.associate(peer, kinds, called=ground.ae_title)
         expect(answer[:1] == b"\x02", f"association answered by {answer[:10].hex(' ')}")
         yield peer
         try:

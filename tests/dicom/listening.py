@@ -209,9 +209,10 @@ class RawPeer:
         *,
         called: str = "IMAGING_NODE",
         calling: str = "RAW",
+        more: Sequence[object] = (),
     ) -> bytes:
         """Request an association; the answering PDU."""
-        self.send(association_request(contexts, called=called, calling=calling))
+        self.send(association_request(contexts, called=called, calling=calling, more=more))
         return self.pdu()
 
     def pdu(self) -> bytes:

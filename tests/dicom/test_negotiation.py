@@ -205,3 +205,15 @@ def test_while_draining_callers_are_told_to_come_back_and_running_work_is_finish
         assert staying.status() == 0x0000
         draining.join(5)
         assert not draining.is_alive()
+
+
+def test_a_user_name_is_read_as_utf_8(tmp_path: Path) -> None:
+    users = {"jürgen": USERS["alice"]}
+    with (
+        listening(tmp_path, user_identity="require", users=users) as running,
+        RawPeer(running.port) as peer,
+    ):
+        peer.send(association_request(STORES, more=[identity("jürgen".encode(), b"secret")]))
+        assert peer.pdu()[0] == 2
+
+    assert [caller.user for caller, _ in running.seen.begun] == ["jürgen"]

@@ -250,3 +250,14 @@ def test_no_end_is_read_from_what_is_no_certificate(tmp_path: Path, content: byt
 
     with pytest.raises(SettingsError, match=r"bad\.pem"):
         certificate_expiry(path)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o666, 0o601])
+def test_a_private_key_that_everybody_may_use_is_refused(node: TlsSettings, mode: int) -> None:
+    node.key.chmod(mode)
+    for context in (acceptor_context, requestor_context):
+        with pytest.raises(SettingsError, match=rf"tls\.key.*{mode:04o}.*chmod o="):
+            context(node)
+
+    node.key.chmod(0o640)
+    acceptor_context(node)
