@@ -15,6 +15,7 @@ import threading
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, TextIO
@@ -162,7 +163,7 @@ class Counters:
 
 
 def log(event: Event, /, **fields: object) -> None:
-    """Write one event.
+    """Write one event; lost when it cannot be written, because the work goes on without.
 
     Raises:
         ValueError: A field is not in the closed list.
@@ -170,7 +171,8 @@ def log(event: Event, /, **fields: object) -> None:
     unknown = set(fields) - FIELDS
     if unknown:
         raise ValueError(f"event {event.name} may not carry {sorted(unknown)}")
-    structlog.get_logger().info(str(event), **fields)
+    with suppress(OSError):  # a full disk, or a reader that is gone
+        structlog.get_logger().info(str(event), **fields)
 
 
 def configure_logging(role: str, *, stream: TextIO = sys.stderr) -> None:

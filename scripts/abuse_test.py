@@ -39,7 +39,6 @@ PDUS, SAMPLE_SECONDS = 100_000, 30.0
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-
 def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], ...]:
     """Which faults are committed against which node, in order."""
     return (

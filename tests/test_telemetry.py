@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +24,6 @@ from imaging_node.telemetry import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -71,6 +72,16 @@ def test_a_line_break_in_a_value_does_not_make_a_second_line(written: io.StringI
     log(Event.STUDY_RETRY, reason='a\n{"event": "forged"}')
 
     assert len(written.getvalue().splitlines()) == 1
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_the_work() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full:
+        with warnings.catch_warnings():
+            configure_logging("test", stream=full)
+            log(Event.STUDY_ENDED, study="abc")
+        structlog.reset_defaults()
+        with suppress(OSError):
+            full.close()  # what is left in its buffer cannot be written either
 
 
 def test_a_token_is_stable_on_one_node_and_different_on_another(tmp_path: Path) -> None:

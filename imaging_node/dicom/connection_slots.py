@@ -13,22 +13,24 @@ import os
 import struct
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-_SLOT = struct.Struct("<I16s")
+# Process id, when that process began, and the address.
+_SLOT = struct.Struct("<IQ16s")
 _FREE = bytes(_SLOT.size)
 
 
 class ConnectionSlots:
     """Owns a table of the connections being served; safe among threads and processes.
 
-    A slot of a process that has died is free again.
+    A slot of a process that has died is free again, also when another one got its number: after
+    a restart of the machine, or of a container, the numbers are the same.
     """
 
     def __init__(self, path: Path, *, total: int, per_address: int) -> None:
@@ -40,6 +42,7 @@ class ConnectionSlots:
         self._per_address = per_address
         self._total = total
         self._lock = threading.Lock()
+        self._began = _began(os.getpid()) or 0
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(self._descriptor, total * _SLOT.size)
@@ -53,10 +56,13 @@ class ConnectionSlots:
         """A slot for a connection from `address`, or None when a limit is reached."""
         key = _key(address)
         with self._alone():
-            free, from_address, alive = None, 0, {os.getpid(): True}
+            free, from_address = None, 0
+            known: dict[int, int | None] = {os.getpid(): self._began}
             for number in range(self._total):
-                pid, taken_by = _SLOT.unpack_from(self._table, number * _SLOT.size)
-                if pid and not _is_alive(pid, alive):
+                pid, began, taken_by = _SLOT.unpack_from(self._table, number * _SLOT.size)
+                if pid and pid not in known:
+                    known[pid] = _began(pid)
+                if pid and known[pid] != began:
                     self._clear(number)
                     pid = 0
                 if not pid:
@@ -65,7 +71,7 @@ class ConnectionSlots:
                     from_address += 1
             if free is None or from_address >= self._per_address:
                 return None
-            _SLOT.pack_into(self._table, free * _SLOT.size, os.getpid(), key)
+            _SLOT.pack_into(self._table, free * _SLOT.size, os.getpid(), self._began, key)
             return free
 
     def give_back(self, slot: int) -> None:
@@ -97,14 +103,11 @@ def _key(address: str) -> bytes:
     return packed.rjust(16, b"\0")
 
 
-def _is_alive(pid: int, known: dict[int, bool]) -> bool:
-    if pid not in known:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            known[pid] = False
-        except PermissionError:
-            known[pid] = True
-        else:
-            known[pid] = True
-    return known[pid]
+def _began(pid: int) -> int | None:
+    """When a process began, in clock ticks since the machine did; None when there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    # Field 22 of proc(5); the name before it may hold anything, and ends at the last bracket.
+    return int(text.rpartition(")")[2].split()[19])

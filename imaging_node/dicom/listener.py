@@ -113,7 +113,11 @@ class Listener:
                     )
                 self._is_over.wait(_EXHAUSTED_WAIT_S)
                 continue
-            self._admit(connection, Caller(address=_plain(address[0])))
+            try:
+                self._admit(connection, Caller(address=_plain(address[0])))
+            except Exception as error:  # noqa: BLE001 - top of the accept thread, which must go on
+                connection.close()
+                self._note_failure(error)
 
     def _admit(self, connection: socket.socket, caller: Caller) -> None:
         """Hand a new connection to a thread of its own, or turn it away."""
@@ -153,13 +157,7 @@ class Listener:
         except _HandshakeError:
             pass  # noted where it failed
         except Exception as error:  # noqa: BLE001 - top of an association's thread
-            log(
-                Event.THREAD_FAILED,
-                role="receive",
-                error=type(error).__name__,
-                where=place_of(error.__traceback__),
-            )
-            self._counters.add(Metric.THREAD_FAILURES)
+            self._note_failure(error)
         finally:
             connection.close()
             self._release(slot)
@@ -178,6 +176,15 @@ class Listener:
         self._slots.give_back(slot)
         with self._lock:
             self._served -= 1
+
+    def _note_failure(self, error: Exception) -> None:
+        log(
+            Event.THREAD_FAILED,
+            role="receive",
+            error=type(error).__name__,
+            where=place_of(error.__traceback__),
+        )
+        self._counters.add(Metric.THREAD_FAILURES)
 
     def _authenticate(
         self, connection: socket.socket, caller: Caller, context: ssl.SSLContext

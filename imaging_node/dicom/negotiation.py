@@ -251,7 +251,7 @@ class Policy:
             return USER_REFUSED
         if identity.user_identity_type != _USERNAME_AND_PASSCODE:
             return USER_REFUSED
-        expected = self._settings.users.get((identity.primary_field or b"").decode("latin-1"), "")
+        expected = self._settings.users.get(_user_name(identity), "")
         given = sha256(identity.secondary_field or b"").hexdigest()
         return None if hmac.compare_digest(expected, given) else USER_REFUSED
 
@@ -291,8 +291,7 @@ def checked_user(request: Request, settings: DicomSettings) -> str:
     identity = _identity(request)
     if settings.user_identity != "require" or identity is None:
         return ""
-    name: bytes = identity.primary_field or b""
-    return name.decode("latin-1")
+    return _user_name(identity)
 
 
 def reject_pdu(rejection: Rejection) -> bytes:
@@ -317,6 +316,11 @@ def _identity(request: Request) -> UserIdentityNegotiation | None:
         if isinstance(item, UserIdentityNegotiation):
             return item
     return None
+
+
+def _user_name(identity: UserIdentityNegotiation) -> str:
+    name: bytes = identity.primary_field or b""
+    return name.decode("utf-8", "replace")  # PS3.7 D.3.3.7.1
 
 
 def _supported_contexts(settings: DicomSettings) -> list[PresentationContext]:

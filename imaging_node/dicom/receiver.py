@@ -269,32 +269,30 @@ class AssociationServices:
                 "a C-STORE without a dataset", status=STATUS_CANNOT_UNDERSTAND
             )
         study = sink.accept()
+        self._require_promise()
+        return study
+
+    def _require_promise(self) -> None:
         if not self._intake.may_promise():
             raise StorageError("the disk failed meanwhile: the node restarts")
-        return study
 
     def _commit(self, message: _Message) -> tuple[int, str]:
         is_action = message.operation == Command.N_ACTION
         refusal = _commitment_refusal(message, is_action=is_action)
         if refusal is not None:
             return refusal
+        encoded, syntax = bytes(message.collected), message.context.transfer_syntax_uid
+        caller = self._agreement.caller.ae_title
         try:
             if is_action:
                 self._intake.note_request(
-                    read_commitment_request(
-                        bytes(message.collected),
-                        message.context.transfer_syntax_uid,
-                        calling_ae_title=self._agreement.caller.ae_title,
-                    )
+                    read_commitment_request(encoded, syntax, calling_ae_title=caller)
                 )
             else:
                 self._intake.note_report(
-                    read_commitment_report(
-                        bytes(message.collected),
-                        message.context.transfer_syntax_uid,
-                        calling_ae_title=self._agreement.caller.ae_title,
-                    )
+                    read_commitment_report(encoded, syntax, calling_ae_title=caller)
                 )
+            self._require_promise()
         except RejectedInstanceError as error:
             return error.status, str(error)
         except StorageError as error:

@@ -53,7 +53,9 @@ class TurningAway:
             self._selector.register(connection, selectors.EVENT_READ, visitor)
 
     def close(self) -> None:
-        """Close all and end the thread."""
+        """Close all and end the thread; again, it is no error."""
+        if self._is_over.is_set():
+            return
         self._is_over.set()
         self._thread.join()
         with self._lock:

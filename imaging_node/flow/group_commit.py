@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from imaging_node.domain.errors import DurabilityError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -29,7 +31,7 @@ class GroupCommit(Generic[Item, Outcome]):
     """Owns the right to commit: whoever gets it first commits for all that wait by then.
 
     Nobody waits for company: a lone item is committed at once, and items that arrive while a
-    commit runs form the next one.
+    commit runs form the next one. After a failed fsync there is no next one.
     """
 
     def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Outcome]]) -> None:
@@ -38,6 +40,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._waiting: list[_Waiting[Item, Outcome]] = []
+        self._lost: DurabilityError | None = None
 
     def submit(self, item: Item) -> Outcome:
         """Return the item's outcome once it is durable.
@@ -62,8 +65,10 @@ class GroupCommit(Generic[Item, Outcome]):
 
     def _settle(self, group: Sequence[_Waiting[Item, Outcome]]) -> None:
         try:
-            outcomes = self._commit([each.item for each in group])
+            outcomes = self._commit_unless_lost([each.item for each in group])
         except BaseException as error:
+            if isinstance(error, DurabilityError):
+                self._lost = error
             for each in group:
                 each.error = error
                 each.is_done = True
@@ -73,3 +78,8 @@ class GroupCommit(Generic[Item, Outcome]):
         for each, outcome in zip(group, outcomes, strict=True):
             each.outcome = outcome
             each.is_done = True
+
+    def _commit_unless_lost(self, items: Sequence[Item]) -> Sequence[Outcome]:
+        if self._lost is not None:
+            raise self._lost
+        return self._commit(items)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from setproctitle import setproctitle
 
 from imaging_node.domain.audit import SERIOUS_FAILURE, SUCCESS, AuditEvent, AuditKind
-from imaging_node.domain.errors import StorageError
+from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.records import RoleStatus
 from imaging_node.node.wiring import now, open_trail
 from imaging_node.store.role_reports import beat, retire
@@ -117,6 +117,8 @@ class Role:
                 )
             except StorageError as error:
                 log(Event.DATABASE_FAILED, role=self.name, reason=str(error))
+                if isinstance(error, DurabilityError):
+                    self.lose_durability()
             if self.stopping.wait(HEARTBEAT_S):
                 break
         try:

@@ -225,6 +225,9 @@ class Node:
         for process in processes:
             if process.poll() is None:
                 process.terminate()
+        if self._listening is not None:
+            # The receivers have their own: once they are gone, who calls must not wait in vain.
+            self._listening.close()
         for process in processes:
             try:
                 process.wait(timeout=max(0.1, deadline - time.monotonic()))

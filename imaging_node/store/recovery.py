@@ -193,10 +193,14 @@ def _is_forgotten(
     entry: os.DirEntry[str], name: str, is_dead: Callable[[int, float], bool], now: datetime
 ) -> bool:
     """Whether the process that wrote a part has ended; its id is the beginning of the name."""
+    try:
+        wrote_at = entry.stat().st_mtime
+    except FileNotFoundError:
+        return False  # a living writer has finished it meanwhile
     process_id = name.partition(".")[0]
     if process_id.isdecimal() and len(process_id) < 10:  # noqa: PLR2004 - ids have at most 22 bits
-        return is_dead(int(process_id), entry.stat().st_mtime)
-    return _age_s(entry, now) > _SURELY_FORGOTTEN_S
+        return is_dead(int(process_id), wrote_at)
+    return now.timestamp() - wrote_at > _SURELY_FORGOTTEN_S
 
 
 def _age_s(entry: os.DirEntry[str], now: datetime) -> float:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _INCOMING = "incoming"
-_READ_BYTES = 1024 * 1024
 # Linux takes this many pieces in one call (IOV_MAX).
 _MOST_PIECES = 1024
 
@@ -95,14 +94,16 @@ class Spool:
         digest = part.digest
         path = self.path(digest)
         try:
-            if _is_whole(path, digest):
-                # A good copy never yields; whoever renamed it may not have come to the folder.
-                # Young again: a cleaning takes old files that no row names yet.
-                os.utime(path)
-                part.discard()
+            if path.exists():
+                # Whoever gave it the name may have been killed before its fsync, or that may
+                # have failed: what is read back from memory proves nothing of the disk. And
+                # what rows name must not yield to what is not durable yet.
+                part.sync()
+                part.rename(path)
             else:
                 # First the name, then both fsyncs: the file system commits them together. A
-                # name without its content is a file that no row names, and a start removes it.
+                # name without its content is a file that no row names, and a start removes it;
+                # not this call, because another may have given the name to its own copy since.
                 part.rename(path)
                 part.sync()
         except OSError as error:
@@ -262,18 +263,6 @@ def read_verified(path: Path, digest: str) -> bytes:
             " check the disk and restore it from a backup"
         )
     return payload
-
-
-def _is_whole(path: Path, digest: str) -> bool:
-    """Whether the file is there and undamaged: a good copy must never yield to a bad one."""
-    found = sha256()
-    try:
-        with path.open("rb") as file:
-            while slice_ := file.read(_READ_BYTES):
-                found.update(slice_)
-    except OSError:
-        return False
-    return found.hexdigest() == digest
 
 
 def _sync_folder(folder: Path) -> None:

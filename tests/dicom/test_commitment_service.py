@@ -17,7 +17,7 @@ from imaging_node.dicom.commitment import (
     encode_commitment_report,
     encode_commitment_request,
 )
-from tests.dicom.listening import CT, RawPeer, data_pdu, listening, value
+from tests.dicom.listening import CT, RawPeer, Seen, data_pdu, listening, value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +104,14 @@ def test_what_is_no_request_or_report_has_its_status_and_nothing_is_noted(
 
     assert running.seen.requests == []
     assert running.seen.reports == []
+
+
+def test_no_report_is_promised_once_an_fsync_has_failed(tmp_path: Path) -> None:
+    body = encode_commitment_request(REQUEST, IMPLICIT)
+    with listening(tmp_path, Seen(may_promise=False)) as running, RawPeer(running.port) as peer:
+        peer.associate([(COMMITMENT_PUSH_MODEL, IMPLICIT)])
+        peer.send(data_pdu(value(action(), is_command=True), value(body, is_command=False)))
+        assert peer.status() == 0x0110
 
 
 def test_it_is_no_operation_of_another_service(tmp_path: Path) -> None:

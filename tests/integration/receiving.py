@@ -92,21 +92,27 @@ class KeepingPeer:
     """Owns DCMTK's storescp, told to write what it reads bit by bit; a context manager."""
 
     def __init__(self, folder: Path, program: str) -> None:
-        [self.port] = free_ports(1)
         self.folder = folder
         folder.mkdir()
         profile = folder.with_suffix(".cfg")
         profile.write_text(_profile())
+        deadline_s = time.monotonic() + _START_LIMIT_S
+        self._start(program, profile)
+        while not listens(self._process.pid, self.port):
+            assert time.monotonic() < deadline_s, "storescp did not start"
+            if self._process.poll() is not None:
+                # It takes the port on every address, where something else may have it.
+                self._start(program, profile)
+            time.sleep(0.05)
+
+    def _start(self, program: str, profile: Path) -> None:
+        [self.port] = free_ports(1)
         self._process = subprocess.Popen(
             [
                 program, "+B", "-xf", str(profile), "All",
-                "--output-directory", str(folder), str(self.port),
+                "--output-directory", str(self.folder), str(self.port),
             ]
         )  # fmt: skip
-        deadline_s = time.monotonic() + _START_LIMIT_S
-        while not listens(self._process.pid, self.port):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
 
     def __enter__(self) -> Self:
         return self

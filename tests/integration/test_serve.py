@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,16 @@ def test_sigterm_drains_and_exits_0_within_30_s(served: LocalNode) -> None:
     assert served.process.wait(timeout=30) == 0
     assert time.monotonic() - started < 30
     assert not [each for each in children if each.is_running()]
+
+
+def test_a_drained_node_refuses_callers_and_does_not_let_them_wait(served: LocalNode) -> None:
+    receiver = roles(served)["receive"]
+
+    served.process.send_signal(signal.SIGTERM)
+    receiver.wait(timeout=30)
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", served.settings.dicom.port), timeout=5)
 
 
 def test_all_roles_are_gone_within_20_s_of_a_killed_serve(served: LocalNode) -> None:

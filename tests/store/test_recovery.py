@@ -113,6 +113,33 @@ def test_beside_living_writers_only_what_is_surely_left_over_is_removed(
     assert not any(path.exists() for path in going)
 
 
+def test_parts_that_living_writers_finish_meanwhile_do_not_stop_the_cleaning(
+    database: Database, spool: Spool, tmp_path: Path
+) -> None:
+    incoming = tmp_path / "spool" / "incoming"
+    parts = [incoming / f"{LIVING}.{each}.part" for each in range(3)]
+    for path in parts:
+        path.touch()
+    left = age(incoming / f"{DEAD}.0.part", 1)
+
+    def finish_all(process_id: int, _: float) -> bool:
+        for path in parts:
+            path.unlink(missing_ok=True)
+        return process_id == DEAD
+
+    # In whatever order the folder lists them, all but one of the living writer's are gone by then.
+    clean_spool(
+        database,
+        tmp_path / "spool",
+        rescue_folder=tmp_path / "rescued",
+        is_alone=False,
+        is_dead=finish_all,
+        now=NOON,
+    )
+
+    assert not left.exists()
+
+
 def test_files_newer_than_the_database_are_rescued_not_removed(
     database: Database, spool: Spool, tmp_path: Path, kept: list[Path]
 ) -> None:
@@ -231,7 +258,7 @@ def test_after_any_flipped_bit_a_start_refuses_or_knows_the_rows_or_all_is_right
     written = [position for position, byte in enumerate(content) if byte and position >= 100]
     choose = random.Random(seed)  # noqa: S311 - the same flips in every run
     refused = noticed = 0
-    for number in range(60):
+    for number in range(150):
         flipped = bytearray(content)
         flipped[choose.choice(written)] ^= 1 << choose.randrange(8)
         copy = tmp_path / f"{number}" / "node.sqlite"
