@@ -216,6 +216,13 @@ def warm_up(ground: Ground) -> None:
         statuses = [send(first), *pool.map(send, slices)]
     expect(set(statuses) == {SUCCESS}, f"answers {[f'{each:04X}' for each in set(statuses)]}")
     await_ended(ground, first.study_instance_uid)
-    for destination in ground.node.settings.destinations:
-        if destination == "pacs":
-            await_delivered(ground, first.study_instance_uid, destination)
+    for each in ground.node.settings.destinations:
+        wait_until(
+            lambda each=each: (
+                not any(  # type: ignore[misc]  # bound now
+                    row.state is DeliveryState.WAITING for row in ground.deliveries(each)
+                )
+            ),
+            limit_s=_ANSWER_LIMIT_S,
+            what=f"nothing waits for {each}",
+        )
