@@ -65,9 +65,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     def _settle(self, group: Sequence[_Waiting[Item, Outcome]]) -> None:
         try:
-            if self._lost is not None:
-                raise self._lost
-            outcomes = self._commit([each.item for each in group])
+            outcomes = self._take_step([each.item for each in group])
         except BaseException as error:
             if isinstance(error, DurabilityError):
                 self._lost = error
@@ -80,3 +78,8 @@ class GroupCommit(Generic[Item, Outcome]):
         for each, outcome in zip(group, outcomes, strict=True):
             each.outcome = outcome
             each.is_done = True
+
+    def _take_step(self, items: Sequence[Item]) -> Sequence[Outcome]:
+        if self._lost is not None:
+            raise self._lost
+        return self._commit(items)

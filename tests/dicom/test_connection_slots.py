@@ -47,7 +47,7 @@ def test_a_process_with_the_number_of_one_that_died_does_not_inherit_its_connect
     path = tmp_path / "associations"
     # What a node leaves that was killed with all slots taken; in a container the next one's
     # processes have the same numbers.
-    slot = connection_slots._SLOT.pack(os.getpid(), 1, bytes(16))  # noqa: SLF001 - the file's format
+    slot = connection_slots._SLOT.pack(os.getpid(), 1, bytes(16))
     path.write_bytes(slot * 2)
 
     slots = ConnectionSlots(path, total=2, per_address=2)

@@ -31,7 +31,7 @@ def test_items_that_wait_share_a_step_and_each_gets_its_own_outcome() -> None:
         first = pool.submit(commit.submit, 1)
         assert begun.wait(10)
         others = [pool.submit(commit.submit, each) for each in range(2, 9)]
-        while len(commit._waiting) < len(others):  # noqa: SLF001 - nothing else tells who waits
+        while len(commit._waiting) < len(others):
             may_go_on.wait(0.01)
         may_go_on.set()
         outcomes = [each.result(10) for each in (first, *others)]
