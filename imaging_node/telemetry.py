@@ -185,7 +185,8 @@ def configure_logging(role: str, *, stream: TextIO = sys.stderr) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file=stream),
+        # All roles write to one stream: a line goes out with its end, in one call.
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
     logging.disable(logging.CRITICAL)

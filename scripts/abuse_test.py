@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from abuse.fault import Fault, Scene
 
 
-
 def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], ...]:
     """Which faults are committed against which node, in order."""
     return (

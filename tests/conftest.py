@@ -36,7 +36,8 @@ def tool_path() -> Callable[[str], str]:
         path = shutil.which(name, path=_TOOL_PATH)
         if path is None:
             pytest.skip(
-                f"{name} is not installed (Debian: build-essential, dcmtk, dicom3tools, openssl, orthanc)"
+                f"{name} is not installed"
+                " (Debian: build-essential, dcmtk, dicom3tools, openssl, orthanc)"
             )
         return path
 

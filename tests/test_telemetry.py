@@ -43,6 +43,26 @@ def test_an_event_is_one_json_line(written: io.StringIO) -> None:
     assert (row["event"], row["study"], row["state"]) == ("study ended", "abc", "done")
 
 
+def test_a_line_goes_out_in_one_call_so_that_roles_never_write_into_each_others() -> None:
+    class Unbuffered(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        def write(self, text: str) -> int:
+            self.calls.append(text)
+            return len(text)
+
+    stream = Unbuffered()
+    with warnings.catch_warnings():
+        configure_logging("test", stream=stream)
+        log(Event.STUDY_ENDED, study="abc")
+    structlog.reset_defaults()
+
+    [line] = stream.calls
+    assert line.endswith("}\n")
+
+
 def test_an_event_cannot_carry_what_is_not_on_the_list() -> None:
     with pytest.raises(ValueError, match="patient_name"):
         log(Event.STUDY_ENDED, patient_name="X")

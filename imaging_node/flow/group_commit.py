@@ -65,7 +65,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     def _settle(self, group: Sequence[_Waiting[Item, Outcome]]) -> None:
         try:
-            outcomes = self._take_step([each.item for each in group])
+            outcomes = self._commit_unless_lost([each.item for each in group])
         except BaseException as error:
             if isinstance(error, DurabilityError):
                 self._lost = error
@@ -79,7 +79,7 @@ class GroupCommit(Generic[Item, Outcome]):
             each.outcome = outcome
             each.is_done = True
 
-    def _take_step(self, items: Sequence[Item]) -> Sequence[Outcome]:
+    def _commit_unless_lost(self, items: Sequence[Item]) -> Sequence[Outcome]:
         if self._lost is not None:
             raise self._lost
         return self._commit(items)

@@ -173,7 +173,7 @@ class _Noting:
         self._connection = connection
         self._now = now
         self._due_at = due_at
-        self._rows: list[dict[str, Any]] = []
+        self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._returning: list[int] = []
         self._moved: list[tuple[str, str]] = []
         self._known: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -218,7 +218,9 @@ class _Noting:
             # Content that was received before and comes back is the last word again.
             self._returning.append(self._ids.pop(key))
         known.append((image.study_instance_uid, image.digest))
-        self._rows.append(_instance_row(arriving, self._now))
+        # The same within one transaction: its row goes behind those that came between.
+        self._rows.pop(key, None)
+        self._rows[key] = _instance_row(arriving, self._now)
         return arrival
 
     def write(self) -> None:
@@ -235,7 +237,7 @@ class _Noting:
             new_studies=[each.values for each in self._studies.values() if each.is_new],
             prolonged=[each for each in changed if not each["is_ended"]],
             reopened=[each for each in changed if each["is_ended"]],
-            instance_rows=self._rows,
+            instance_rows=list(self._rows.values()),
         )
         record_transitions(
             self._connection, self._moved, StudyState.RECEIVING, by="receive", now=self._now

@@ -98,7 +98,8 @@ class Spool:
                 part.rename(path)
             else:
                 # First the name, then both fsyncs: the file system commits them together. A
-                # name without its content is a file that no row names, and a start removes it.
+                # name without its content is a file that no row names, and a start removes it;
+                # not this call, because another may have given the name to its own copy since.
                 part.rename(path)
                 part.sync()
         except OSError as error:

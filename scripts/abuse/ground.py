@@ -81,9 +81,7 @@ class Party:
         if self.user is not None:
             identity = UserIdentityNegotiation()
             identity.user_identity_type = 2  # user name and passcode, PS3.7 D.3.3.7
-            identity.primary_field, identity.secondary_field = (
-                each.encode() for each in self.user
-            )
+            identity.primary_field, identity.secondary_field = (each.encode() for each in self.user)
             identity.positive_response_requested = True
             information.append(identity)
         return peer.associate(contexts, called=called, calling=self.ae_title, more=information)

@@ -62,9 +62,7 @@ def _serve(config: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         raise UnexpectedError(f"it did not refuse to start within {_REFUSE_WITHIN_S:g} s") from None
 
 
-def _expect_refusal(
-    done: subprocess.CompletedProcess[str], what: str, *words: str
-) -> None:
+def _expect_refusal(done: subprocess.CompletedProcess[str], what: str, *words: str) -> None:
     expect(done.returncode == 1, f"{what}: exit status {done.returncode}")
     lines = done.stderr.strip().splitlines()
     expect(len(lines) == 1, f"{what}: {len(lines)} lines on standard error")

@@ -127,8 +127,6 @@ def _write_slice(path: Path) -> Path:
 
 def _talk(port: int, called: str, files: Sequence[Path]) -> None:
     """pynetdicom: verification, storage and a request for commitment on one association."""
-
-
     entity = AE(ae_title="FUZZ_SCU")
     for each in (VERIFICATION, CT, COMMITMENT_PUSH_MODEL):
         entity.add_requested_context(each, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])

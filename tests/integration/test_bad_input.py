@@ -205,7 +205,8 @@ def store_raw(node: LocalNode, instance_uid: str, dataset: bytes, sop_class_uid:
     """C-STORE with a command of our own making, whatever the dataset says."""
     entity = AE(ae_title="HOSTILE")
     entity.add_requested_context(sop_class_uid, "1.2.840.10008.1.2.1")
-    association = entity.associate("127.0.0.1", node.settings.dicom.port)
+    dicom = node.settings.dicom
+    association = entity.associate("127.0.0.1", dicom.port, ae_title=dicom.ae_title)
     assert association.is_established
     request = C_STORE()
     request.MessageID = 1

@@ -10,8 +10,8 @@ import pytest
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority
-from imaging_node.store.arrivals import Arrival, read_study
-from imaging_node.store.listings import list_studies
+from imaging_node.store.arrivals import Arrival, note_arrivals, read_study
+from imaging_node.store.listings import list_instances, list_studies
 from imaging_node.store.studies import claim_study
 from tests.store.arriving import NOON, QUIET, arriving, note
 
@@ -108,3 +108,16 @@ def test_content_that_comes_back_is_the_last_word_again(database: Database, spoo
     [image] = read_study(database, spool, "1.2.3").instances
     assert image.digest == "a" * 64
     assert note(database, arriving(digest="a" * 64)) is Arrival.AGAIN
+
+
+def test_content_that_comes_back_within_one_transaction_is_kept_once_and_is_the_last_word(
+    database: Database, spool: Spool
+) -> None:
+    contents = [arriving(digest=each * 64) for each in "abacab"]
+
+    outcomes = note_arrivals(database, contents, now=NOON, quiet_period=QUIET)
+
+    assert outcomes == [Arrival.NEW, *[Arrival.CHANGED] * 5]
+    [image] = read_study(database, spool, "1.2.3").instances
+    assert image.digest == "b" * 64
+    assert [each.digest[0] for each in list_instances(database, "1.2.3")] == ["c", "a", "b"]

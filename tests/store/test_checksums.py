@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 from contextlib import closing
@@ -130,8 +131,9 @@ def test_a_flipped_bit_anywhere_in_the_file_is_never_silently_wrong_data(
             is_sound = integrity(location) == ["ok"]
             is_right = content(location) == right
         except (sqlite3.DatabaseError, UnicodeDecodeError):  # a message quotes damaged text
-            with pytest.raises(StorageError):
-                damaged(location)
+            # The node refuses it, finds it, or mends it: the text of a trigger is written anew.
+            with contextlib.suppress(StorageError):
+                assert damaged(location) or content(location) == right
             continue
         if not is_sound or is_right:
             continue

@@ -259,7 +259,7 @@ def test_after_any_flipped_bit_a_start_refuses_or_knows_the_rows_or_all_is_right
     written = [position for position, byte in enumerate(content) if byte and position >= 100]
     choose = random.Random(seed)  # noqa: S311 - the same flips in every run
     refused = noticed = 0
-    for number in range(60):
+    for number in range(150):
         flipped = bytearray(content)
         flipped[choose.choice(written)] ^= 1 << choose.randrange(8)
         copy = tmp_path / f"{number}" / "node.sqlite"
