@@ -71,7 +71,7 @@ def test_a_failing_disk_leaves_no_part_file_behind(
 
     with pytest.raises(StorageError, match="EIO"):
         spool.write(b"instance")
-    assert not [path for path in (tmp_path / "spool").rglob("*.part")]
+    assert not list((tmp_path / "spool").rglob("*.part"))
 
 
 def test_a_good_copy_replaces_a_damaged_one(spool: Spool) -> None:
