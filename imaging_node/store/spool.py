@@ -90,18 +90,16 @@ class Spool:
         digest = part.digest
         path = self.path(digest)
         try:
-            if path.exists():
-                # Whoever gave it the name may have been killed before its fsync, or that may
-                # have failed: what is read back from memory proves nothing of the disk. And
-                # what rows name must not yield to what is not durable yet.
+            # First the name, then both fsyncs: the file system commits them together. A name
+            # without its content is a file that no row names, and a start removes it.
+            if part.take_name(path):
                 part.sync()
-                part.rename(path)
             else:
-                # First the name, then both fsyncs: the file system commits them together. A
-                # name without its content is a file that no row names, and a start removes it;
-                # not this call, because another may have given the name to its own copy since.
-                part.rename(path)
+                # Whoever has the name may have been killed before its fsync, or that may have
+                # failed: what is read back from memory proves nothing of the disk. And what
+                # rows name must not yield to what is not durable yet.
                 part.sync()
+                part.replace(path)
         except OSError as error:
             raise _cannot_keep(error) from None
         _sync_folder(path.parent)
@@ -155,7 +153,7 @@ class SpoolPart:
         self._path = path
         self._descriptor = descriptor
         self._hash = sha256()
-        self._is_named = False
+        self._is_moved = False
         self.size_bytes = 0
 
     def write(self, pieces: Sequence[memoryview]) -> None:
@@ -215,18 +213,30 @@ class SpoolPart:
         except OSError as error:
             raise _fsync_failed(error) from None
 
-    def rename(self, path: Path) -> None:
-        """Take the place at `path`; raises OSError."""
+    def take_name(self, path: Path) -> bool:
+        """Be found at `path` unless a file is there already; raises OSError.
+
+        A rename would put this copy, not durable yet, over one that another has just answered
+        for.
+        """
+        try:
+            path.hardlink_to(self._path)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, path: Path) -> None:
+        """Take the place of the file at `path`; raises OSError."""
         self._path.rename(path)
-        self._is_named = True
+        self._is_moved = True
 
     def discard(self) -> None:
-        """Close the file, and remove it unless it has been named."""
+        """Close the file and take away the name that it had under way."""
         if self._descriptor < 0:
             return
         os.close(self._descriptor)
         self._descriptor = -1
-        if not self._is_named:
+        if not self._is_moved:
             self._path.unlink(missing_ok=True)
 
     def _write_some(self, pieces: Sequence[memoryview]) -> None:
