@@ -1,4 +1,4 @@
-"""Commit faults against a running node, and check that it did what it should."""
+"""Commit faults against running nodes, and check that they did what they should."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from abuse import own_mounts
 from abuse.campaign import HEADING, Outcome, run_scene, summary
 from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
 from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS
+from abuse.delivering import (
+    CHOOSY_FAULTS,
+    EXPIRED_FAULTS,
+    SPOILED_FAULTS,
+    choosy_peers,
+    expired_peer,
+    spoiled_peers,
+)
+from abuse.disks import FULL_DISK_FAULTS, LOW_DISK_FAULTS, full_disk, low_disk
 from abuse.identity import IDENTITY_FAULTS
 from abuse.instances import INSTANCE_FAULTS
 from abuse.operation import KEY_FAULTS, OPERATION_FAULTS, STOP_FAULTS
@@ -25,6 +35,9 @@ if TYPE_CHECKING:
 
     from abuse.fault import Fault, Scene
 
+PDUS, SAMPLE_SECONDS = 100_000, 30.0
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], ...]:
     """Which faults are committed against which node, in order."""
@@ -42,20 +55,22 @@ def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], .
             ),
         ),
         (capped, ENDLESS_FAULTS),
+        (full_disk, FULL_DISK_FAULTS),
+        (low_disk, LOW_DISK_FAULTS),
+        (choosy_peers, CHOOSY_FAULTS),
+        (spoiled_peers, SPOILED_FAULTS),
+        (expired_peer, EXPIRED_FAULTS),
         (secured, (*TLS_CONNECTION_FAULTS, *IDENTITY_FAULTS, *KEY_FAULTS)),
     )
-
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def abuse_test(
     only: Annotated[
-        str, typer.Option(help="Numbers of faults, e.g. 20,22b; 20 is 20a to 20d.")
+        str, typer.Option(help="Numbers of faults, e.g. 20,22b; 20 stands for 20a to 20d.")
     ] = "",
     sample: Annotated[bool, typer.Option(help="The quick ones, for CI.")] = False,
-    pdus: Annotated[int, typer.Option(min=1, help="Mutated PDUs of fault 28.")] = 20_000,
+    pdus: Annotated[int, typer.Option(min=1, help="Mutated PDUs of fault 28.")] = PDUS,
     pdu_seconds: Annotated[
         float, typer.Option(min=0, help="Instead: so many seconds of them; 0: see --pdus.")
     ] = 0,
@@ -65,15 +80,22 @@ def abuse_test(
     ] = None,
 ) -> None:
     """Commit faults of peers, disks and operators against running nodes."""
+    if sample and not pdu_seconds:
+        pdu_seconds = SAMPLE_SECONDS
+    fuzzing = pdu_fault(pdus, pdu_seconds, seed or secrets.randbelow(2**31) + 1)
+    chosen = [
+        (scene, [each for each in faults if _is_chosen(each, only, is_sample=sample)])
+        for scene, faults in scenes([fuzzing])
+    ]
+    if any(faults and scene in (full_disk, low_disk) for scene, faults in chosen):
+        own_mounts.enter()
     begun_s = time.monotonic()
     root = Path(tempfile.mkdtemp(prefix="imaging-node-abuse-", dir=folder))
     outcomes: list[Outcome] = []
-    seed = seed or secrets.randbelow(2**31) + 1
     typer.echo(HEADING)
-    for scene, faults in scenes([pdu_fault(pdus, pdu_seconds, seed)]):
-        chosen = [each for each in faults if _is_chosen(each, only, is_sample=sample)]
-        if chosen:
-            outcomes += run_scene(scene, chosen, root / scene.__name__, typer.echo)
+    for scene, faults in chosen:
+        if faults:
+            outcomes += run_scene(scene, faults, root / scene.__name__, typer.echo)
     typer.echo(f"{summary(outcomes)}; {time.monotonic() - begun_s:.0f} s")
     if not outcomes or any(each.failure for each in outcomes):
         typer.echo(f"what was left is in {root}", err=True)

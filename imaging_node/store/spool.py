@@ -73,8 +73,12 @@ class Spool:
         except OSError as error:
             raise _cannot_keep(error) from None
         part = SpoolPart(path, descriptor)
-        if beginning:
+        try:
             part.write([memoryview(beginning)])
+        except StorageError:
+            # On a full disk a file may still be made; nobody else knows of it yet.
+            part.discard()
+            raise
         return part
 
     def settle(self, part: SpoolPart) -> str:

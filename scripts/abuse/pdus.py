@@ -15,7 +15,7 @@ from abuse.ground import Ground, expect
 from abuse.recording import record_streams
 from imaging_node.telemetry import Event, Metric
 
-_PROCESSES = 4
+_PROCESSES = 8
 _SCRIPTS = Path(__file__).resolve().parents[1]
 _FOREVER_S = 3600.0
 

@@ -100,8 +100,9 @@ def record_streams(ground: Ground) -> list[list[bytes]]:
         target = ["-aec", ground.ae_title, LOOPBACK, str(recorder.port)]
         for command in (
             ["echoscu", *target],
-            ["storescu", "-xe", *target, *names],
-            ["storescu", "-xi", "--max-send-pdu", "4096", *target, *names],
+            ["storescu", "-R", "-xe", *target, *names],
+            ["storescu", "-R", "-xi", "--max-send-pdu", "4096", *target, *names],
+            ["storescu", *target, names[0]],
             ["dcmsend", *target, *names],
         ):
             done = subprocess.run(

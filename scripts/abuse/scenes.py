@@ -24,13 +24,13 @@ _WORK = {
     "study": {"quiet_period_s": QUIET_PERIOD_S},
     "delivery": {"retry_first_s": 0.2, "retry_max_s": 1.0, "timeout_s": 2.0},
 }
-_HONEST = Party(ae_title=HONEST_AE_TITLE, address=HONEST)
+HONEST_PARTY = Party(ae_title=HONEST_AE_TITLE, address=HONEST)
 
 
 @contextmanager
 def plain(folder: Path) -> Iterator[Ground]:
     """As a node is set up for one machine: limits and deadlines are those by default."""
-    with running(folder, dicom={}, changes=_WORK, honest=_HONEST) as ground:
+    with running(folder, dicom={}, changes=_WORK, honest=HONEST_PARTY) as ground:
         yield ground
 
 
@@ -38,7 +38,7 @@ def plain(folder: Path) -> Iterator[Ground]:
 def capped(folder: Path) -> Iterator[Ground]:
     """A node that takes instances of 64 MiB at most."""
     limit = {"max_instance_bytes": 64 * 1024 * 1024}
-    with running(folder, dicom=limit, changes=_WORK, honest=_HONEST) as ground:
+    with running(folder, dicom=limit, changes=_WORK, honest=HONEST_PARTY) as ground:
         yield ground
 
 

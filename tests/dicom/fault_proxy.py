@@ -46,6 +46,10 @@ class FaultProxy:
     def __exit__(self, *_: object) -> None:
         self._listener.close()
 
+    def spoil(self, fault: Fault) -> None:
+        """Do so from the next connection."""
+        self._fault = fault
+
     def heal(self) -> None:
         """Pass everything on from the next connection."""
         self._fault = None

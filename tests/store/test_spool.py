@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,22 @@ def test_a_good_copy_does_not_yield_to_one_that_the_disk_did_not_take(
         spool.write(b"instance")
 
     assert spool.path(sha256(b"instance").hexdigest()).stat().st_ino == before
+
+
+def test_a_disk_that_takes_a_file_but_no_byte_leaves_neither_file_nor_descriptor(
+    spool: Spool, tmp_path: Path
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(StorageError, match="EFBIG"):
+            spool.begin(b"the beginning of an instance")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
 
 
 def test_a_good_copy_replaces_a_damaged_one(spool: Spool) -> None:
