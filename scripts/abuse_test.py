@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from abuse import own_mounts
+from abuse.bombs import BOMB_FAULTS
 from abuse.campaign import HEADING, Outcome, run_scene, summary
 from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
-from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS
+from abuse.crashes import CRASH_FAULTS
+from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS, read_fault
 from abuse.delivering import (
     CHOOSY_FAULTS,
     EXPIRED_FAULTS,
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
 
     from abuse.fault import Fault, Scene
 
-PDUS, SAMPLE_SECONDS = 100_000, 30.0
+PDUS, SAMPLE_SECONDS = 100_000, 20.0
+DATASETS, SAMPLE_DATASETS = 200_000, 20_000
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
 
 def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], ...]:
     """Which faults are committed against which node, in order."""
@@ -49,8 +53,10 @@ def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], .
                 *INSTANCE_FAULTS,
                 *STUDY_FAULTS,
                 *DATASET_FAULTS,
+                *BOMB_FAULTS,
                 *OPERATION_FAULTS,
                 *fuzzing,
+                *CRASH_FAULTS,
                 *STOP_FAULTS,
             ),
         ),
@@ -74,18 +80,22 @@ def abuse_test(
     pdu_seconds: Annotated[
         float, typer.Option(min=0, help="Instead: so many seconds of them; 0: see --pdus.")
     ] = 0,
+    datasets: Annotated[
+        int, typer.Option(min=1, help="Mutated datasets of fault 29, e.g. 1000000.")
+    ] = DATASETS,
     seed: Annotated[int, typer.Option(help="Of all that is mutated; 0: any.")] = 0,
     folder: Annotated[
         Path | None, typer.Option(help="Where state is kept meanwhile; 5 GB must be free there.")
     ] = None,
 ) -> None:
     """Commit faults of peers, disks and operators against running nodes."""
-    if sample and not pdu_seconds:
-        pdu_seconds = SAMPLE_SECONDS
-    fuzzing = pdu_fault(pdus, pdu_seconds, seed or secrets.randbelow(2**31) + 1)
+    seed = seed or secrets.randbelow(2**31) + 1
+    if sample:
+        pdu_seconds, datasets = pdu_seconds or SAMPLE_SECONDS, min(datasets, SAMPLE_DATASETS)
+    fuzzing = (read_fault(datasets, seed), pdu_fault(pdus, pdu_seconds, seed))
     chosen = [
         (scene, [each for each in faults if _is_chosen(each, only, is_sample=sample)])
-        for scene, faults in scenes([fuzzing])
+        for scene, faults in scenes(fuzzing)
     ]
     if any(faults and scene in (full_disk, low_disk) for scene, faults in chosen):
         own_mounts.enter()
@@ -106,7 +116,9 @@ def abuse_test(
 def _is_chosen(fault: Fault, only: str, *, is_sample: bool) -> bool:
     numbers = [each.strip() for each in only.split(",") if each.strip()]
     if numbers:
-        return fault.number in numbers or fault.number.rstrip("abcdefgh") in numbers
+        first, _, last = fault.number.rstrip("abcdefgh").partition("-")
+        names = {str(each) for each in range(int(first), int(last or first) + 1)}
+        return fault.number in numbers or bool(names & set(numbers))
     return fault.is_sampled or not is_sample
 
 

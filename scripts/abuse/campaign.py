@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from abuse.echo import LIMIT_MS, EchoProbe
+from abuse.fault import Fault
 from abuse.ground import Ground, UnexpectedError
 from abuse.levels import MIB, MemoryPeak, await_baseline, levels
 from abuse.sending import warm_up
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from abuse.fault import Fault, Scene
+    from abuse.fault import Scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def run_scene(
 ) -> list[Outcome]:
     """Commit faults against one node, in order."""
     outcomes = []
-    with scene(folder) as ground:  # type: ignore[union-attr]  # contextmanager's type
+    with scene(folder) as ground:
         warm_up(ground)
         for fault in faults:
             outcome = _commit(fault, ground)

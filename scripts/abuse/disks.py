@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from abuse.fault import Fault
 from abuse.ground import HONEST, Ground, expect, running, wait_until
@@ -77,7 +77,7 @@ class _Filler:
         self._path = ground.state / "filler"
         self._many = ground.state / "many"
 
-    def __enter__(self) -> _Filler:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

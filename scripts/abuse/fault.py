@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from abuse.ground import Ground
 
-Scene = Callable[[Path], AbstractContextManager[Ground] | Iterator[Ground]]
+Scene = Callable[[Path], AbstractContextManager[Ground]]
 """A node of the kind that a fault needs, in a folder of its own."""
 
 

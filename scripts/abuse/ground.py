@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,18 +20,16 @@ from imaging_node.demonstration.local_node import LocalNode, free_ports
 from imaging_node.node.wiring import now
 from imaging_node.store.database import open_database
 from imaging_node.store.listings import list_deliveries, list_studies
-from imaging_node.telemetry import Event
+from tests.dicom.fault_proxy import FaultProxy
 from tests.dicom.listening import LOOPBACK, RawPeer
+from tests.dicom.storage_peer import StoragePeer
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from imaging_node.domain.records import DeliveryRecord, StudyRecord
     from imaging_node.store.database import Database
-    from tests.dicom.fault_proxy import FaultProxy
-    from tests.dicom.storage_peer import StoragePeer
+    from imaging_node.telemetry import Event
 
 HONEST, ATTACKER = "127.0.0.2", "127.0.0.3"
 HONEST_AE_TITLE = "HONEST"

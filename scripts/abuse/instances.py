@@ -32,6 +32,7 @@ from abuse.sending import (
     store_alone,
 )
 from imaging_node.dicom.file_format import encode_part10
+from imaging_node.dicom.statuses import STATUS_DATASET_MISMATCH
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.settings import free_environment
 from imaging_node.telemetry import Event
@@ -166,12 +167,12 @@ def _wrong_classes(ground: Ground) -> str:
     seen = []
     with association(ground, [(CT, LITTLE), (VERIFICATION, LITTLE)]) as peer:
         status = store(peer, replace(instance, sop_class_uid=enhanced))
-        expect(status == 0xA900, f"another class than the context's: {status:04X}")  # noqa: PLR2004
+        expect(status == STATUS_DATASET_MISMATCH, f"another class than the context's: {status:04X}")
         status = store(peer, instance, context_id=3)
         expect(status in {0x0122, 0xA900}, f"C-STORE on Verification: {status:04X}")
         seen.append(f"A900, {status:04X}")
         status = store(peer, replace(ct_slice(), sop_instance_uid=new_uid()))
-        expect(status == 0xA900, f"another UID than the dataset's: {status:04X}")  # noqa: PLR2004
+        expect(status == STATUS_DATASET_MISMATCH, f"another UID than the dataset's: {status:04X}")
     with ground.call() as peer:
         answer = peer.associate([("1.2.3.4.5.6", LITTLE), (CT, LITTLE)])
         # PS3.8 9.3.3.2: context 1, and its result; 3 is "abstract syntax not supported".

@@ -17,7 +17,7 @@ from imaging_node.telemetry import Event, Metric
 
 _PROCESSES = 8
 _SCRIPTS = Path(__file__).resolve().parents[1]
-_FOREVER_S = 3600.0
+_FOREVER_S, _ANY_NUMBER = 3600.0, 10**9
 
 
 def pdu_fault(pdus: int, seconds: float, seed: int) -> Fault:
@@ -27,7 +27,12 @@ def pdu_fault(pdus: int, seconds: float, seed: int) -> Fault:
         number="28",
         what=f"{length} mutated PDUs of real senders",
         expected="no dead listener, no failed thread",
-        commit=partial(_replay, pdus=pdus, seconds=seconds or _FOREVER_S, seed=seed),
+        commit=partial(
+            _replay,
+            pdus=_ANY_NUMBER if seconds else pdus,
+            seconds=seconds or _FOREVER_S,
+            seed=seed,
+        ),
     )
 
 

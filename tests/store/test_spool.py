@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import resource
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from imaging_node.domain.errors import IntegrityError, StorageError
 from imaging_node.store.spool import Spool
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_file_is_named_by_its_content_and_read_back_whole(spool: Spool) -> None:
@@ -114,7 +111,7 @@ def test_a_good_copy_does_not_yield_to_one_that_the_disk_did_not_take(
 def test_a_disk_that_takes_a_file_but_no_byte_leaves_neither_file_nor_descriptor(
     spool: Spool, tmp_path: Path
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -123,7 +120,7 @@ def test_a_disk_that_takes_a_file_but_no_byte_leaves_neither_file_nor_descriptor
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
 
 
