@@ -38,8 +38,6 @@ _EVENTS = {
     Arrival.CHANGED: Event.INSTANCE_CHANGED,
     Arrival.SET_ASIDE: Event.INSTANCE_QUARANTINED,
 }
-# More than most headers need, and cheap to read again.
-_BEGINNING_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +160,7 @@ class ArrivingDataset:
 
     def _read_header(self) -> ReceivedHeader:
         incoming = self._incoming
-        beginning = self._part.read_beginning(_BEGINNING_BYTES)
+        beginning = self._part.beginning
         try:
             return read_header(
                 beginning,
