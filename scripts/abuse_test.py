@@ -15,7 +15,7 @@ from abuse.bombs import BOMB_FAULTS
 from abuse.campaign import HEADING, Outcome, run_scene, summary
 from abuse.connections import CONNECTION_FAULTS, TLS_CONNECTION_FAULTS
 from abuse.crashes import CRASH_FAULTS
-from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS, read_fault
+from abuse.datasets import DATASET_FAULTS, ENDLESS_FAULTS, HUGE_FAULTS, read_fault
 from abuse.delivering import (
     CHOOSY_FAULTS,
     EXPIRED_FAULTS,
@@ -29,7 +29,7 @@ from abuse.identity import IDENTITY_FAULTS
 from abuse.instances import INSTANCE_FAULTS
 from abuse.operation import KEY_FAULTS, OPERATION_FAULTS, STOP_FAULTS
 from abuse.pdus import pdu_fault
-from abuse.scenes import capped, plain, secured
+from abuse.scenes import capped, fresh, plain, secured
 from abuse.studies import STUDY_FAULTS
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def scenes(fuzzing: Sequence[Fault]) -> tuple[tuple[Scene, tuple[Fault, ...]], .
                 *STOP_FAULTS,
             ),
         ),
+        (fresh, HUGE_FAULTS),
         (capped, ENDLESS_FAULTS),
         (full_disk, FULL_DISK_FAULTS),
         (low_disk, LOW_DISK_FAULTS),

@@ -26,7 +26,7 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # A header needs far less; a deflated dataset that holds more before its pixels is a bomb.
-_LONGEST_INFLATED_HEADER_BYTES = 16 * 1024 * 1024
+_LONGEST_INFLATED_HEADER_BYTES = 8 * 1024 * 1024
 # So much for one of them at a time: as many bombs as there are associations are no more than one.
 _INFLATING = threading.Lock()
 # No value that is wanted may be as long (PS3.5 6.2); what goes on behind that is not read.

@@ -68,7 +68,8 @@ def run_scene(
     """Commit faults against one node, in order."""
     outcomes = []
     with scene(folder) as ground:
-        warm_up(ground)
+        if not ground.is_fresh:
+            warm_up(ground)
         for fault in faults:
             outcome = _commit(fault, ground)
             tell(outcome.line())

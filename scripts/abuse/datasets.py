@@ -188,13 +188,6 @@ DATASET_FAULTS = (
         expected="0000, A900 or C0xx, none over 10 s",
         commit=_mutated_datasets,
     ),
-    Fault(
-        number="24a",
-        what="2 GB instance",
-        expected="0000, receiver < 150 MiB",
-        commit=_two_gigabytes,
-        is_sampled=False,
-    ),
 )
 ENDLESS_FAULTS = (
     Fault(
@@ -203,5 +196,14 @@ ENDLESS_FAULTS = (
         expected="A701, A-ABORT",
         commit=_without_end,
         most_memory_mib=64,
+    ),
+)
+HUGE_FAULTS = (
+    Fault(
+        number="24a",
+        what="2 GB instance",
+        expected="0000, receiver < 150 MiB",
+        commit=_two_gigabytes,
+        is_sampled=False,
     ),
 )

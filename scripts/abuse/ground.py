@@ -97,6 +97,7 @@ class Ground:
         honest: Who must always be served.
         peers: Destinations of the node, by the names in its settings.
         proxies: What stands between the node and some of them.
+        is_fresh: Whether the first fault meets a node that has done nothing yet.
     """
 
     node: LocalNode
@@ -104,6 +105,7 @@ class Ground:
     honest: Party
     peers: Mapping[str, StoragePeer] = field(default_factory=dict)
     proxies: Mapping[str, FaultProxy] = field(default_factory=dict)
+    is_fresh: bool = False
 
     @property
     def port(self) -> int:

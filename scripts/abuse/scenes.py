@@ -35,6 +35,14 @@ def plain(folder: Path) -> Iterator[Ground]:
 
 
 @contextmanager
+def fresh(folder: Path) -> Iterator[Ground]:
+    """The same, and nothing was sent to it yet: its memory is what it needs at least."""
+    with plain(folder) as ground:
+        ground.is_fresh = True
+        yield ground
+
+
+@contextmanager
 def capped(folder: Path) -> Iterator[Ground]:
     """A node that takes instances of 64 MiB at most."""
     limit = {"max_instance_bytes": 64 * 1024 * 1024}
