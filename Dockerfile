@@ -2,12 +2,12 @@
 #
 #   docker build -t imaging-node .
 #   docker run -p 11112:11112 -p 127.0.0.1:8080:8080 -v imaging-node:/var/lib/imaging-node \
-#     -e IMAGING_NODE__DICOM__HOST=0.0.0.0 -e IMAGING_NODE__WEB__HOST=0.0.0.0 imaging-node
+#     -v ./node.yaml:/etc/imaging-node/node.yaml:ro \
+#     -e IMAGING_NODE_CONFIG=/etc/imaging-node/node.yaml imaging-node
 #
-# Without the two HOST settings the node listens on the loopback of the container only, and
-# published ports reach nothing. Set them knowingly: neither port asks who calls. Name your PACS
-# in a configuration file: -v ./node.yaml:/etc/imaging-node/node.yaml:ro \
-#   -e IMAGING_NODE_CONFIG=/etc/imaging-node/node.yaml
+# Inside a container the node's loopback is its own: published ports reach it only when the file
+# says dicom.host 0.0.0.0 with dicom.tls (or allow_plaintext: true) and names dicom.callers, and
+# web.host 0.0.0.0. The page asks nobody for a password: publish it on 127.0.0.1 alone.
 FROM python:3.11-slim
 
 WORKDIR /opt/imaging-node

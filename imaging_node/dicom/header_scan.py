@@ -153,8 +153,10 @@ class _Walk:
                 group, element, vr, length = self._explicit(dataset, position)
                 start = position + 8
                 if vr not in _SHORT_VRS and group != 0xFFFE:  # noqa: PLR2004 - items have no VR
-                    if vr not in _LONG_VRS and not (vr.isalpha() and vr.isupper()):
-                        raise _not_understood("an element has no value representation")
+                    if vr not in _LONG_VRS:
+                        # Its length may be meant in 16 bits or in 32: identity must not hang on
+                        # a guess that the scorer may make otherwise.
+                        raise _not_understood("an element has an unknown value representation")
                     (length,) = self._long(dataset, start)
                     start += 4
             tag = group << 16 | element

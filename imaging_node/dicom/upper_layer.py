@@ -8,6 +8,7 @@ buffer.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -99,7 +100,7 @@ class UpperLayer:
         self._ending: Ending | None = None
         self._is_draining = False
         self._has_sent_abort = False
-        connection.settimeout(_TICK_S)
+        _wait_at_most(connection, _TICK_S)
 
     @property
     def has_unread_data(self) -> bool:
@@ -131,7 +132,7 @@ class UpperLayer:
         while left:
             try:
                 left = left[self._connection.send(left) :]
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 if time.monotonic() > deadline_s:
                     raise
 
@@ -236,7 +237,7 @@ class UpperLayer:
         """Bytes read; 0 at the end of the stream, -1 when none came within a second."""
         try:
             return self._connection.recv_into(self._view[self._end :])
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return -1
 
     def _begin_deadline(self) -> None:
@@ -371,3 +372,18 @@ def _abort_pdu(reason: AbortReason, *, is_provider: bool) -> bytes:
     pdu.reason_diagnostic = int(reason) if is_provider else 0
     encoded: bytes = pdu.encode()
     return encoded
+
+
+def _wait_at_most(connection: socket.socket, limit_s: float) -> None:
+    """Let each read and write return after `limit_s`.
+
+    Python's own time-out asks the kernel twice for each read, and hands its lock to another
+    thread both times; the kernel's asks once. TLS cannot tell the kernel's from its end.
+    """
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(limit_s)
+        return
+    connection.settimeout(None)
+    span = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1_000_000))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from imaging_node.domain.errors import DurabilityError
+from imaging_node.domain.errors import DurabilityError, ImagingNodeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +69,11 @@ class GroupCommit(Generic[Item, Outcome]):
         except BaseException as error:
             if isinstance(error, DurabilityError):
                 self._lost = error
+            if len(group) > 1 and not isinstance(error, ImagingNodeError):
+                # A defect that one item meets is not the others': each alone.
+                for each in group:
+                    self._settle([each])
+                return
             for each in group:
                 each.error = error
                 each.is_done = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.file_format import encode_beginning
@@ -20,6 +21,7 @@ from imaging_node.store.arrivals import (
     note_arrivals,
 )
 from imaging_node.store.spool import Spool
+from imaging_node.store.studies import has_object
 from imaging_node.telemetry import Event, Pseudonyms, log
 
 if TYPE_CHECKING:
@@ -34,9 +36,8 @@ _EVENTS = {
     Arrival.NEW: Event.INSTANCE_ACCEPTED,
     Arrival.AGAIN: Event.INSTANCE_DUPLICATE,
     Arrival.CHANGED: Event.INSTANCE_CHANGED,
+    Arrival.SET_ASIDE: Event.INSTANCE_QUARANTINED,
 }
-# More than most headers need, and cheap to read again.
-_BEGINNING_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class IntakeRoom:
         commit: Notes instances whose files are durable, those of all associations together.
         priority_by_calling_ae_title: From the settings.
         is_archive: True when the instances come from an archive, behind all else.
+        is_own_object: Whether this node has made the object with this SOP Instance UID.
     """
 
     spool: Spool
@@ -54,6 +56,7 @@ class IntakeRoom:
     commit: GroupCommit[ArrivingInstance, Outcome]
     priority_by_calling_ae_title: Mapping[str, ReadingPriority]
     is_archive: bool
+    is_own_object: Callable[[str], bool]
 
 
 def open_room(
@@ -77,6 +80,7 @@ def open_room(
         commit=GroupCommit(note),
         priority_by_calling_ae_title=priority_by_calling_ae_title,
         is_archive=is_archive,
+        is_own_object=partial(has_object, database),
     )
 
 
@@ -116,7 +120,8 @@ class ArrivingDataset:
     def accept(self) -> str:
         """Return the token of its study once the instance is durable: bytes, folder and row.
 
-        A result of our own that comes back is neither kept nor answered: the study has it.
+        A result of our own that comes back is neither kept nor answered: the study has it. One
+        of another node is kept, set aside.
 
         Raises:
             RejectedInstanceError: The sender must know; nothing will be scored.
@@ -126,7 +131,7 @@ class ArrivingDataset:
         room = self._room
         study = room.pseudonyms.token(header.image.study_instance_uid)
         instance = room.pseudonyms.token(header.image.sop_instance_uid)
-        if header.is_own_result:
+        if header.is_own_result and room.is_own_object(header.image.sop_instance_uid):
             # A PACS that routes whole studies sends our captures back: an answer to them would
             # be routed back as well, for ever.
             log(Event.OWN_RESULT_RETURNED, study=study, instance=instance)
@@ -155,7 +160,7 @@ class ArrivingDataset:
 
     def _read_header(self) -> ReceivedHeader:
         incoming = self._incoming
-        beginning = self._part.read_beginning(_BEGINNING_BYTES)
+        beginning = self._part.beginning
         try:
             return read_header(
                 beginning,
@@ -197,6 +202,10 @@ class ArrivingDataset:
             ordered_priority=ordered,
             calling_ae_title=incoming.calling_ae_title,
             is_archive=room.is_archive,
+            # An answer to another node's answer would be answered there, for ever.
+            set_aside="a result of another imaging-node, or derived from one: kept, not scored"
+            if header.is_own_result
+            else "",
         )
 
 

@@ -39,6 +39,7 @@ class Arrival(StrEnum):
     NEW = "new"
     AGAIN = "again"
     CHANGED = "changed"
+    SET_ASIDE = "set aside"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class ArrivingInstance:
         accession_number, study_at: For listings, as received.
         ordered_priority: What the order or the sender asks for.
         is_archive: True for reprocessing, which waits behind all else.
+        set_aside: Why it is kept without being scored; "" for what may be scored.
     """
 
     image: ImageInstance
@@ -62,6 +64,7 @@ class ArrivingInstance:
     ordered_priority: ReadingPriority
     calling_ae_title: str
     is_archive: bool
+    set_aside: str = ""
 
 
 class IdentityConflictError(RejectedInstanceError):
@@ -197,6 +200,9 @@ class _Noting:
                 "row damaged: what is noted of the instance's study is not what was written;"
                 " restore the database from a backup"
             )
+        if arriving.set_aside:
+            add_to_quarantine(self._connection, arriving, reason=arriving.set_aside, now=self._now)
+            return Arrival.SET_ASIDE
         known = self._known[image.sop_instance_uid]
         study = self._studies.get(image.study_instance_uid)
         conflict = _conflict(image, known, arriving, study)

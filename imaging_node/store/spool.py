@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import secrets
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _INCOMING = "incoming"
-# Linux takes this many pieces in one call (IOV_MAX).
-_MOST_PIECES = 1024
+_BEGINNING_BYTES = 128 * 1024
 
 
 class Spool:
@@ -29,6 +29,8 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._min_free_inodes = min_free_inodes
         self._incoming = folder / _INCOMING
+        self._run = secrets.token_hex(8)
+        self._numbers = itertools.count()
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_folders()
 
@@ -67,7 +69,7 @@ class Spool:
         shortage = self.shortage()
         if shortage:
             raise StorageError(f"cannot keep an instance: {shortage}; free space")
-        path = self._incoming / f"{os.getpid()}.{secrets.token_hex(8)}.part"
+        path = self._incoming / f"{os.getpid()}.{self._run}.{next(self._numbers)}.part"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
@@ -94,18 +96,16 @@ class Spool:
         digest = part.digest
         path = self.path(digest)
         try:
-            if path.exists():
-                # Whoever gave it the name may have been killed before its fsync, or that may
-                # have failed: what is read back from memory proves nothing of the disk. And
-                # what rows name must not yield to what is not durable yet.
+            # First the name, then both fsyncs: the file system commits them together. A name
+            # without its content is a file that no row names, and a start removes it.
+            if part.take_name(path):
                 part.sync()
-                part.rename(path)
             else:
-                # First the name, then both fsyncs: the file system commits them together. A
-                # name without its content is a file that no row names, and a start removes it;
-                # not this call, because another may have given the name to its own copy since.
-                part.rename(path)
+                # Whoever has the name may have been killed before its fsync, or that may have
+                # failed: what is read back from memory proves nothing of the disk. And what
+                # rows name must not yield to what is not durable yet.
                 part.sync()
+                part.replace(path)
         except OSError as error:
             raise _cannot_keep(error) from None
         _sync_folder(path.parent)
@@ -159,7 +159,8 @@ class SpoolPart:
         self._path = path
         self._descriptor = descriptor
         self._hash = sha256()
-        self._is_named = False
+        self._is_moved = False
+        self._beginning = bytearray()
         self.size_bytes = 0
 
     def write(self, pieces: Sequence[memoryview]) -> None:
@@ -168,24 +169,25 @@ class SpoolPart:
         Raises:
             StorageError: The disk is full or failing.
         """
+        # In one piece: each call of the system and of the hash hands Python's lock to another
+        # thread, which costs more than a copy.
+        left = memoryview(b"".join(pieces)) if len(pieces) > 1 else memoryview(pieces[0])
+        self._hash.update(left)
+        if len(self._beginning) < _BEGINNING_BYTES:
+            self._beginning += left[: _BEGINNING_BYTES - len(self._beginning)]
         try:
-            for begin in range(0, len(pieces), _MOST_PIECES):
-                self._write_some(pieces[begin : begin + _MOST_PIECES])
+            while left:
+                # A disk that fills up takes a part before it says so.
+                count = os.write(self._descriptor, left)
+                self.size_bytes += count
+                left = left[count:]
         except OSError as error:
             raise _cannot_keep(error) from None
-        for piece in pieces:
-            self._hash.update(piece)
 
-    def read_beginning(self, size_bytes: int) -> bytes:
-        """The first bytes of what was written.
-
-        Raises:
-            StorageError: The disk fails.
-        """
-        try:
-            return os.pread(self._descriptor, size_bytes, 0)
-        except OSError as error:
-            raise _cannot_keep(error) from None
+    @property
+    def beginning(self) -> bytes:
+        """The first 128 KiB of what was written, or all of it: more than most headers need."""
+        return bytes(self._beginning)
 
     @contextmanager
     def mapped(self) -> Iterator[mmap.mmap]:
@@ -219,30 +221,31 @@ class SpoolPart:
         except OSError as error:
             raise _fsync_failed(error) from None
 
-    def rename(self, path: Path) -> None:
-        """Take the place at `path`; raises OSError."""
+    def take_name(self, path: Path) -> bool:
+        """Be found at `path` unless a file is there already; raises OSError.
+
+        A rename would put this copy, not durable yet, over one that another has just answered
+        for.
+        """
+        try:
+            path.hardlink_to(self._path)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, path: Path) -> None:
+        """Take the place of the file at `path`; raises OSError."""
         self._path.rename(path)
-        self._is_named = True
+        self._is_moved = True
 
     def discard(self) -> None:
-        """Close the file, and remove it unless it has been named."""
+        """Close the file and take away the name that it had under way."""
         if self._descriptor < 0:
             return
         os.close(self._descriptor)
         self._descriptor = -1
-        if not self._is_named:
+        if not self._is_moved:
             self._path.unlink(missing_ok=True)
-
-    def _write_some(self, pieces: Sequence[memoryview]) -> None:
-        left = list(pieces)
-        while left:
-            count = os.writev(self._descriptor, left)
-            self.size_bytes += count
-            # A disk that fills up takes a part before it says so.
-            while left and count >= len(left[0]):
-                count -= len(left.pop(0))
-            if left:
-                left[0] = left[0][count:]
 
 
 def read_verified(path: Path, digest: str) -> bytes:

@@ -261,6 +261,17 @@ def retry_study(database: Database, study_instance_uid: str, *, now: datetime) -
         record_transition(connection, study_instance_uid, StudyState.QUEUED, by="operator", now=now)
 
 
+def has_object(database: Database, sop_instance_uid: str) -> bool:
+    """Whether a result object of this node has that UID."""
+    with database.read() as connection:
+        found = connection.scalar(
+            sa.select(objects.c.sop_instance_uid).where(
+                objects.c.sop_instance_uid == sop_instance_uid
+            )
+        )
+    return found is not None
+
+
 def previous_answers(
     database: Database, study_instance_uid: str, model: str
 ) -> tuple[ReportReference, ...]:

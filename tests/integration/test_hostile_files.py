@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1024 * 1024
-FINAL = {"done", "not_analysed", "not_applicable", "failed"}
+# Files that reuse the UIDs of others are kept apart.
+FINAL = {"done", "not_analysed", "not_applicable", "failed", "quarantined"}
 
 
 def echo_s(node: LocalNode) -> float:

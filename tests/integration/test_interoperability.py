@@ -18,6 +18,7 @@ from pynetdicom import AE, _config
 
 from imaging_node.dicom.sender import Caller, verify_peer
 from imaging_node.dicom.transfer_syntaxes import UNCOMPRESSED
+from imaging_node.domain.errors import PeerRefusedError
 from imaging_node.settings import PeerSettings
 from tests.integration import syntaxes
 from tests.integration.receiving import KeepingPeer, Kept, ReceiveRole, dataset_of
@@ -189,10 +190,8 @@ def test_ipv6_callers_are_served_and_told_apart_by_their_range(tmp_path: Path) -
         node = PeerSettings(ae_title=NODE, host="::1", port=listener.port)
         verify_peer(node, Caller(ae_title="SIX", timeout_s=10))
 
-        stranger = AE(ae_title="NEAR")
-        stranger.add_requested_context("1.2.840.10008.1.1")
-        association = stranger.associate("::1", listener.port, ae_title=NODE)
-        assert association.is_rejected
+        with pytest.raises(PeerRefusedError, match="1/1/3"):
+            verify_peer(node, Caller(ae_title="NEAR", timeout_s=10))
 
     said = listener.log.read_text()
     assert '"status": "1/1/3"' in said

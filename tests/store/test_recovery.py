@@ -114,9 +114,10 @@ def test_beside_living_writers_only_what_is_surely_left_over_is_removed(
 
 
 def test_parts_that_living_writers_finish_meanwhile_do_not_stop_the_cleaning(
-    database: Database, spool: Spool, tmp_path: Path
+    database: Database, tmp_path: Path
 ) -> None:
     incoming = tmp_path / "spool" / "incoming"
+    incoming.mkdir(parents=True)
     parts = [incoming / f"{LIVING}.{each}.part" for each in range(3)]
     for path in parts:
         path.touch()

@@ -72,6 +72,42 @@ def test_a_failing_disk_leaves_no_part_file_behind(
     assert not list((tmp_path / "spool").rglob("*.part"))
 
 
+def test_what_lies_there_already_is_not_trusted_to_be_durable(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = sha256(b"instance").hexdigest()
+    # As a writer leaves it that was killed between rename and fsync: it reads well, from memory.
+    spool.path(digest).write_bytes(b"instance")
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    spool.write(b"instance")
+
+    assert spool.path(digest).stat().st_ino in synced
+    assert spool.path(digest).parent.stat().st_ino in synced
+    assert spool.read(digest) == b"instance"
+
+
+def test_a_good_copy_does_not_yield_to_one_that_the_disk_did_not_take(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = spool.path(spool.write(b"instance")).stat().st_ino
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match="EIO"):
+        spool.write(b"instance")
+
+    assert spool.path(sha256(b"instance").hexdigest()).stat().st_ino == before
+
+
 def test_a_disk_that_takes_a_file_but_no_byte_leaves_neither_file_nor_descriptor(
     spool: Spool, tmp_path: Path
 ) -> None:
