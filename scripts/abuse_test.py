@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from abuse.fault import Fault, Scene
 
 PDUS, SAMPLE_SECONDS = 100_000, 20.0
-DATASETS, SAMPLE_DATASETS = 200_000, 20_000
+DATASETS, SAMPLE_DATASETS = 1_000_000, 20_000
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -81,9 +81,7 @@ def abuse_test(
     pdu_seconds: Annotated[
         float, typer.Option(min=0, help="Instead: so many seconds of them; 0: see --pdus.")
     ] = 0,
-    datasets: Annotated[
-        int, typer.Option(min=1, help="Mutated datasets of fault 29, e.g. 1000000.")
-    ] = DATASETS,
+    datasets: Annotated[int, typer.Option(min=1, help="Mutated datasets of fault 29.")] = DATASETS,
     seed: Annotated[int, typer.Option(help="Of all that is mutated; 0: any.")] = 0,
     folder: Annotated[
         Path | None, typer.Option(help="Where state is kept meanwhile; 5 GB must be free there.")

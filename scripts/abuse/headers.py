@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +59,7 @@ def read_mutated(seeds: Sequence[tuple[bytes, str]], count: int, *, seed: int) -
 
 
 def _read_batch(seeds: Sequence[tuple[bytes, str]], seed: int, *, count: int) -> Reading:
+    warnings.simplefilter("ignore")  # as in the roles: pydicom warns of each unknown encoding
     chance, reading = random.Random(seed), Reading()  # noqa: S311 - repeatable
     for number in range(count):
         dataset, syntax = chance.choice(seeds)
