@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import own_network
 import typer
-from bench_receivers import AE_TITLE, LOOPBACK, RECEIVERS, Receiver, Running, running
+from bench_receivers import AE_TITLE, RECEIVERS, Receiver, Running, running
 from bench_workloads import SMALL, WORKLOADS, render
 
+from imaging_node.demonstration.local_node import LOOPBACK
 from imaging_node.dicom.sender import Caller, open_storage
 from imaging_node.settings import PeerSettings
 

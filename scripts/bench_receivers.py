@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from imaging_node.demonstration.local_node import LOOPBACK, free_ports
 from imaging_node.settings import free_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 AE_TITLE = "BENCH_SCP"
-LOOPBACK = "127.0.0.1"
 _START_LIMIT_S = 60.0
 _STOCK = Path(__file__).with_name("stock_receiver.py")
 
@@ -159,18 +158,6 @@ def running(receiver: Receiver, folder: Path) -> Iterator[Running]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _await_start(

@@ -22,6 +22,7 @@ from imaging_node.dicom.negotiation import (
 from imaging_node.dicom.receiver import AssociationServices
 from imaging_node.dicom.storage_classes import COMMITMENT_PUSH_MODEL, VERIFICATION
 from imaging_node.dicom.upper_layer import MessageConsumer, UpperLayer
+from imaging_node.domain.audit import legal_ae_title
 from imaging_node.settings import DicomSettings
 from imaging_node.telemetry import Counters, Event, Metric, log
 
@@ -123,7 +124,7 @@ class Association:
     def _negotiate(self, pdu: bytes) -> Answer:
         reception = self._reception
         request = read_request(pdu)
-        self._caller = replace(self._caller, ae_title=_printable(request.calling_ae_title))
+        self._caller = replace(self._caller, ae_title=legal_ae_title(request.calling_ae_title))
         rejection = reception.policy.refusal(request, self._caller)
         if rejection is None and reception.is_draining():
             rejection = DRAINING
@@ -156,8 +157,3 @@ class Association:
             return self._services
 
         return Answer(pdu=accepted, consume=consume)
-
-
-def _printable(ae_title: str) -> str:
-    """What an AE title may hold (PS3.5 6.2, VR AE): it goes into logs."""
-    return "".join(each for each in ae_title if " " <= each <= "~" and each != "\\")[:16]

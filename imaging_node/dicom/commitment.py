@@ -7,11 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from imaging_node.dicom.bounded_dataset import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    BoundedDataset,
-)
+from imaging_node.dicom.header_scan import EXPLICIT_LITTLE, IMPLICIT_LITTLE, Header, scan_header
 from imaging_node.dicom.headers import require_legal_uid
 from imaging_node.dicom.statuses import STATUS_INVALID_ARGUMENT, STATUS_RESOURCE_LIMITATION
 from imaging_node.domain.errors import RejectedInstanceError
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
 
 COMMITMENT_PUSH_MODEL: Final = "1.2.840.10008.1.20.1"
 COMMITMENT_PUSH_MODEL_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
-COMMITMENT_SYNTAXES: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+COMMITMENT_SYNTAXES: Final = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 ACTION_REQUEST_COMMITMENT: Final = 1  # PS3.4 J.3.2.1
 EVENT_ALL_COMMITTED: Final = 1  # PS3.4 J.3.3.1
 EVENT_SOME_FAILED: Final = 2
@@ -39,6 +35,16 @@ _TRANSACTION_UID: Final = 0x00081195
 _FAILURE_REASON: Final = 0x00081197
 _FAILED_SOP_SEQUENCE: Final = 0x00081198
 _REFERENCED_SOP_SEQUENCE: Final = 0x00081199
+_WANTED: Final = frozenset(
+    {
+        _REFERENCED_SOP_CLASS_UID,
+        _REFERENCED_SOP_INSTANCE_UID,
+        _TRANSACTION_UID,
+        _FAILURE_REASON,
+        _FAILED_SOP_SEQUENCE,
+        _REFERENCED_SOP_SEQUENCE,
+    }
+)
 # Two UIDs, a reason, a file set and its UID, an AE title and delimiters: an item has no more.
 _ELEMENTS_PER_REFERENCE: Final = 10
 _UNSIGNED_SHORT = struct.Struct("<H")
@@ -102,7 +108,7 @@ def read_commitment_request(
     if not references:
         raise _invalid("it refers to nothing")
     return CommitmentRequest(
-        transaction_uid=_uid(found.elements, _TRANSACTION_UID),
+        transaction_uid=_uid(found.values, _TRANSACTION_UID),
         calling_ae_title=calling_ae_title,
         references=references,
     )
@@ -120,10 +126,10 @@ def read_commitment_report(
     """
     found = _parse(dataset, transfer_syntax_uid)
     failed = {
-        reference: _reason(item)
+        reference: _reason(item.values)
         for reference, item in zip(
             _references(found, _FAILED_SOP_SEQUENCE),
-            found.items[_FAILED_SOP_SEQUENCE],
+            found.items.get(_FAILED_SOP_SEQUENCE, ()),
             strict=True,
         )
     }
@@ -135,7 +141,7 @@ def read_commitment_report(
     if not committed and not failed:
         raise _invalid("it refers to nothing")
     return CommitmentReport(
-        transaction_uid=_uid(found.elements, _TRANSACTION_UID),
+        transaction_uid=_uid(found.values, _TRANSACTION_UID),
         calling_ae_title=calling_ae_title,
         committed=committed,
         failed=tuple((*reference, reason) for reference, reason in failed.items()),
@@ -175,7 +181,7 @@ class _Writer:
 
     def __init__(self, transfer_syntax_uid: str) -> None:
         assert transfer_syntax_uid in COMMITMENT_SYNTAXES
-        self._is_implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+        self._is_implicit = transfer_syntax_uid == IMPLICIT_LITTLE
 
     def element(self, tag: int, vr: bytes, value: bytes) -> bytes:
         group, number = tag >> 16, tag & 0xFFFF
@@ -199,15 +205,18 @@ class _Writer:
         return self.element(tag, b"SQ", body)
 
 
-def _parse(dataset: bytes, transfer_syntax_uid: str) -> BoundedDataset:
+def _parse(dataset: bytes, transfer_syntax_uid: str) -> Header:
+    if transfer_syntax_uid not in COMMITMENT_SYNTAXES:
+        raise _invalid("it is neither implicit nor explicit VR little endian")
     try:
-        found = BoundedDataset(
+        found = scan_header(
             dataset,
             transfer_syntax_uid,
-            sequences=(_FAILED_SOP_SEQUENCE, _REFERENCED_SOP_SEQUENCE),
+            _WANTED,
             most_elements=_ELEMENTS_PER_REFERENCE * MAXIMUM_REFERENCES,
+            most_items=MAXIMUM_REFERENCES + 1,
         )
-    except ValueError as error:
+    except RejectedInstanceError as error:
         raise _invalid(str(error)) from None
     if sum(map(len, found.items.values())) > MAXIMUM_REFERENCES:
         raise RejectedInstanceError(
@@ -218,10 +227,13 @@ def _parse(dataset: bytes, transfer_syntax_uid: str) -> BoundedDataset:
     return found
 
 
-def _references(found: BoundedDataset, sequence: int) -> list[Reference]:
+def _references(found: Header, sequence: int) -> list[Reference]:
     return [
-        (_uid(item, _REFERENCED_SOP_CLASS_UID), _uid(item, _REFERENCED_SOP_INSTANCE_UID))
-        for item in found.items[sequence]
+        (
+            _uid(item.values, _REFERENCED_SOP_CLASS_UID),
+            _uid(item.values, _REFERENCED_SOP_INSTANCE_UID),
+        )
+        for item in found.items.get(sequence, ())
     ]
 
 

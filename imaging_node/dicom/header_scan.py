@@ -23,6 +23,7 @@ MOST_ELEMENTS = 200_000
 MOST_NESTING = 32
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # A header needs far less; a deflated dataset that holds more before its pixels is a bomb.
@@ -31,8 +32,8 @@ _LONGEST_INFLATED_HEADER_BYTES = 8 * 1024 * 1024
 _INFLATING = threading.Lock()
 # No value that is wanted may be as long (PS3.5 6.2); what goes on behind that is not read.
 _LONGEST_VALUE_BYTES = 4096
-# Nor does an honest sequence hold as many: each item costs far more memory than it has bytes.
-_MOST_ITEMS = 64
+# Nor does a sequence of a header hold as many: each item costs far more memory than it has bytes.
+MOST_ITEMS = 64
 
 _FIRST_PIXEL_TAG = 0x7FE00008
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -62,7 +63,7 @@ class Header:
 
     Attributes:
         values: Values by tag, as received; the first 4 KiB of each.
-        items: Items of wanted sequences by tag, at most 64 of each; items have no items.
+        items: Items of wanted sequences by tag, as many as were asked for; they have none.
         has_pixel_data: Whether a pixel data element that is not empty follows.
         is_little_endian: Byte order of binary values.
     """
@@ -74,12 +75,20 @@ class Header:
 
 
 def scan_header(
-    dataset: bytes | mmap.mmap, transfer_syntax_uid: str, wanted: Collection[int], *, begin: int = 0
+    dataset: bytes | mmap.mmap,
+    transfer_syntax_uid: str,
+    wanted: Collection[int],
+    *,
+    begin: int = 0,
+    most_elements: int = MOST_ELEMENTS,
+    most_items: int = MOST_ITEMS,
 ) -> Header:
     """Walk from `begin` to the pixel data, or to the end.
 
     Args:
         wanted: Tags whose values, or items, are returned; in items the same tags.
+        most_elements: Elements and items of all levels that may occur.
+        most_items: Items of one sequence that are kept; what comes behind is walked over.
 
     Raises:
         TruncatedHeaderError: 0xC000, the bytes end within an element.
@@ -87,8 +96,28 @@ def scan_header(
     """
     if transfer_syntax_uid == DEFLATED:
         with _INFLATING:
-            return _scan(_inflated(dataset, begin), transfer_syntax_uid, wanted, begin=0)
-    return _scan(dataset, transfer_syntax_uid, wanted, begin=begin)
+            return scan_header(
+                _inflated(dataset, begin),
+                EXPLICIT_LITTLE,  # PS3.5 A.5: what it is once inflated
+                wanted,
+                most_elements=most_elements,
+                most_items=most_items,
+            )
+    is_little = transfer_syntax_uid != EXPLICIT_BIG
+    walk = _Walk(
+        dataset,
+        is_little=is_little,
+        is_implicit=transfer_syntax_uid == IMPLICIT_LITTLE
+        or (is_little and _looks_implicit(dataset, begin)),
+        wanted=wanted,
+        most_elements=most_elements,
+        most_items=most_items,
+    )
+    try:
+        header, _ = walk.elements(begin, len(dataset), depth=0, is_implicit=walk.is_implicit)
+    except struct.error:
+        raise _truncated() from None
+    return header
 
 
 def _inflated(dataset: bytes | mmap.mmap, begin: int) -> bytes:
@@ -98,24 +127,6 @@ def _inflated(dataset: bytes | mmap.mmap, begin: int) -> bytes:
         )
     except zlib.error:
         raise _not_understood("its deflated stream is damaged") from None
-
-
-def _scan(
-    dataset: bytes | mmap.mmap, transfer_syntax_uid: str, wanted: Collection[int], *, begin: int
-) -> Header:
-    is_little = transfer_syntax_uid != EXPLICIT_BIG
-    walk = _Walk(
-        dataset,
-        is_little=is_little,
-        is_implicit=transfer_syntax_uid == IMPLICIT_LITTLE
-        or (is_little and _looks_implicit(dataset, begin)),
-        wanted=wanted,
-    )
-    try:
-        header, _ = walk.elements(begin, len(dataset), depth=0, is_implicit=walk.is_implicit)
-    except struct.error:
-        raise _truncated() from None
-    return header
 
 
 class _Walk:
@@ -128,13 +139,16 @@ class _Walk:
         is_little: bool,
         is_implicit: bool,
         wanted: Collection[int],
+        most_elements: int,
+        most_items: int,
     ) -> None:
         order = "<" if is_little else ">"
         self.is_implicit = is_implicit
         self._dataset = dataset
         self._is_little = is_little
         self._wanted = wanted
-        self._left = MOST_ELEMENTS
+        self._left = most_elements
+        self._most_items = most_items
         self._explicit = struct.Struct(f"{order}HH2sH").unpack_from
         self._implicit = struct.Struct(f"{order}HHI").unpack_from
         self._long = struct.Struct(f"{order}I").unpack_from
@@ -206,7 +220,7 @@ class _Walk:
             is_open=length == _UNDEFINED,
             depth=depth + 1,
             is_implicit=is_implicit or vr == b"UN",
-            most_kept=_MOST_ITEMS if is_kept else 0,
+            most_kept=self._most_items if is_kept else 0,
         )
         if is_kept:
             header.items[tag] = items
@@ -247,11 +261,11 @@ class _Walk:
     def _count(self) -> None:
         self._left -= 1
         if self._left < 0:
-            raise _not_understood(f"it has more than {MOST_ELEMENTS} elements")
+            raise _not_understood("it has too many elements")
 
 
-# Sequences among what intake reads: an implicit dataset does not say that they are.
-_SEQUENCES = frozenset({0x00082218, 0x00540220, 0x00400275})
+# Sequences among what is ever wanted: an implicit dataset does not say that they are.
+_SEQUENCES = frozenset({0x00081198, 0x00081199, 0x00082218, 0x00540220, 0x00400275})
 
 
 def _looks_implicit(dataset: bytes | mmap.mmap, begin: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,11 +105,10 @@ def associate(
     """
     connection = _connect(peer, caller)
     wire = Wire(connection, timeout_s=caller.timeout_s)
-    try:
+    with ExitStack() as unless_agreed:
+        unless_agreed.callback(wire.close)
         agreement = _negotiate(peer, caller, proposed, wire, is_secured=peer.tls is not None)
-    except BaseException:
-        wire.close()
-        raise
+        unless_agreed.pop_all()
     return Association(wire, agreement, timeout_s=caller.timeout_s)
 
 

@@ -59,14 +59,14 @@ class Orders:
         fault: What befalls it; None for a life without faults.
     """
 
-    PATHS: ClassVar = ("state", "shadow", "tally", "talk", "log", "library")
+    PATHS: ClassVar = ("state", "shadow", "tally", "talk", "log", "shim")
 
     state: Path
     shadow: Path
     tally: Path
     talk: Path
     log: Path
-    library: Path
+    shim: Path
     port: int
     pacs_port: int
     age: int
@@ -138,7 +138,7 @@ def live(orders: Orders) -> int:
     """
     talk = Talk(orders.talk)
     configure_logging("crash", stream=orders.log.open("a", encoding="utf-8", buffering=1))
-    library = FaultLibrary(orders.library)
+    library = FaultLibrary(orders.shim)
     library.watch(orders.state, orders.shadow, orders.tally)
     make_wrong(orders.variant)
     library.enter(Phase.START if orders.age == 1 else Phase.RESTART)

@@ -131,7 +131,7 @@ class Stage:
                     tally=folder / f"tally-{age}",
                     talk=talk,
                     log=folder / "log",
-                    library=self._library,
+                    shim=self._library,
                     port=port,
                     pacs_port=self._pacs_port,
                     age=age,
