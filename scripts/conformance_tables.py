@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
 
-from imaging_node.dicom import negotiation, upper_layer
+from imaging_node.dicom import negotiation, upper_layer, wire
 from imaging_node.dicom.answering import require_success
 from imaging_node.dicom.command_set import STATUS, CommandSet
 from imaging_node.dicom.commitment import COMMITMENT_SYNTAXES
@@ -147,7 +147,7 @@ def _limits() -> str:
         (
             (
                 "P-DATA-TF PDU (Maximum Length offered)",
-                f"{upper_layer.OFFERED_PDU_BYTES} bytes",
+                f"{wire.OFFERED_PDU_BYTES} bytes",
                 "A-ABORT 2/6 before the body is read",
             ),
             (

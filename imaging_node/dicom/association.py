@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from imaging_node.dicom.commitment import COMMITMENT_PUSH_MODEL
 from imaging_node.dicom.endings import Ended, Ending
 from imaging_node.dicom.intake_port import Intake, Transferred
 from imaging_node.dicom.negotiation import (
@@ -20,7 +21,7 @@ from imaging_node.dicom.negotiation import (
     reject_pdu,
 )
 from imaging_node.dicom.receiver import AssociationServices
-from imaging_node.dicom.storage_classes import COMMITMENT_PUSH_MODEL, VERIFICATION
+from imaging_node.dicom.storage_classes import VERIFICATION
 from imaging_node.dicom.upper_layer import MessageConsumer, UpperLayer
 from imaging_node.domain.audit import legal_ae_title
 from imaging_node.settings import DicomSettings

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from imaging_node.dicom.commitment import CommitmentReport, CommitmentRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +23,7 @@ class IncomingInstance:
 class InstanceSink(Protocol):
     """Where a dataset goes while it is received; one of `accept` and `discard` ends it."""
 
-    def write(self, fragments: Sequence[memoryview]) -> None:
+    def write(self, piece: memoryview) -> None:
         """Keep the next bytes; their memory may change afterwards.
 
         Raises:

@@ -21,20 +21,13 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
-from imaging_node.dicom.commitment import COMMITMENT_SYNTAXES
+from imaging_node.dicom.commitment import COMMITMENT_PUSH_MODEL, COMMITMENT_SYNTAXES
 from imaging_node.dicom.endings import AbortAssociationError, AbortReason
 from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from imaging_node.dicom.storage_classes import (
-    COMMITMENT_PUSH_MODEL,
-    VERIFICATION,
-    allowed_storage_classes,
-)
+from imaging_node.dicom.storage_classes import VERIFICATION, allowed_storage_classes
 from imaging_node.dicom.transfer_syntaxes import TRANSFER_SYNTAXES, UNCOMPRESSED
-from imaging_node.dicom.upper_layer import (
-    OFFERED_PDU_BYTES,
-    MessageConsumer,
-    UpperLayer,
-)
+from imaging_node.dicom.upper_layer import MessageConsumer, UpperLayer
+from imaging_node.dicom.wire import OFFERED_PDU_BYTES
 
 if TYPE_CHECKING:
     from imaging_node.settings import CallerSettings, DicomSettings

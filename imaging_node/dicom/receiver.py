@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 from imaging_node.dicom import command_set as words
 from imaging_node.dicom.command_set import Command, CommandSet, decode_command, encode_command
-from imaging_node.dicom.commitment import read_commitment_report, read_commitment_request
+from imaging_node.dicom.commitment import (
+    COMMITMENT_PUSH_MODEL,
+    COMMITMENT_PUSH_MODEL_INSTANCE,
+    read_commitment_report,
+    read_commitment_request,
+)
 from imaging_node.dicom.endings import AbortAssociationError, AbortReason
+from imaging_node.dicom.gathering import Gathering
 from imaging_node.dicom.headers import require_legal_uid
 from imaging_node.dicom.intake_port import IncomingInstance, InstanceSink, Intake, Transferred
 from imaging_node.dicom.negotiation import AcceptedContext
@@ -27,12 +33,8 @@ from imaging_node.dicom.statuses import (
     STATUS_UNEXPECTED,
     STATUS_UNRECOGNISED_OPERATION,
 )
-from imaging_node.dicom.storage_classes import (
-    COMMITMENT_PUSH_MODEL,
-    COMMITMENT_PUSH_MODEL_INSTANCE,
-    VERIFICATION,
-)
-from imaging_node.dicom.upper_layer import COMMAND_CEILING_BYTES, UpperLayer
+from imaging_node.dicom.storage_classes import VERIFICATION
+from imaging_node.dicom.upper_layer import BUFFER_BYTES, COMMAND_CEILING_BYTES, UpperLayer
 from imaging_node.domain.errors import DurabilityError, RejectedInstanceError, StorageError
 from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
@@ -88,7 +90,7 @@ class AssociationServices:
         self._command = bytearray()
         self._command_context_id = 0
         self._message: _Message | None = None
-        self._fragments: list[memoryview] = []
+        self._gathering: Gathering | None = None
         self._messages_ahead = 0
 
     @property
@@ -122,21 +124,9 @@ class AssociationServices:
             encoded, self._command = self._command, bytearray()
             self._begin(context_id, encoded)
 
-    def flush(self) -> None:
-        """Write the collected fragments: their memory is about to change."""
-        fragments, self._fragments = self._fragments, []
-        message = self._message
-        if not fragments or message is None or message.sink is None:
-            return
-        try:
-            message.sink.write(fragments)
-        except StorageError as error:
-            self._refuse(message, STATUS_OUT_OF_RESOURCES, str(error))
-
     def close(self) -> None:
         """Forget an unfinished message: nothing of it was acknowledged."""
         message, self._message = self._message, None
-        self._fragments = []
         if message is not None and message.sink is not None:
             message.sink.discard()
 
@@ -144,7 +134,8 @@ class AssociationServices:
         context = self._agreement.contexts.get(context_id)
         if context is None:
             raise _damaged("a presentation context that was not agreed on")
-        self._count_ahead()
+        if self._messages_ahead > _MESSAGES_AHEAD:
+            raise _out_of_place("more than two messages ahead of their answers")
         try:
             command = decode_command(encoded)
             number = command.number(words.COMMAND_FIELD)
@@ -164,12 +155,9 @@ class AssociationServices:
         else:
             self._finish(message)
 
-    def _count_ahead(self) -> None:
-        """Bound how far a peer runs ahead of its answers: nothing queues here, see `_finish`."""
-        if self._messages_ahead > _MESSAGES_AHEAD:
-            raise _out_of_place("more than two messages ahead of their answers")
-
     def _open_sink(self, message: _Message) -> None:
+        self._gathering = self._gathering or Gathering(BUFFER_BYTES)
+        self._gathering.take()  # nothing of another instance is ever left in it
         try:
             message.sink = self._intake.open_instance(
                 _incoming(message, self._agreement.caller.ae_title)
@@ -185,21 +173,34 @@ class AssociationServices:
             if message.size_bytes > self._max_instance_bytes:
                 self._give_up_on_size(message)
             if message.refusal is None:
-                self._fragments.append(fragment)
+                self._gather(message, fragment)
         else:
             if message.size_bytes > _LONGEST_DATASET_BYTES:
                 raise _damaged("the dataset of a normalised request is longer than 8 MiB")
             message.collected += fragment
         if is_last:
-            self.flush()
+            self._write_gathered(message)
             self._message = None
             self._finish(message)
+
+    def _gather(self, message: _Message, fragment: memoryview) -> None:
+        assert self._gathering is not None  # made when the sink was opened
+        if not self._gathering.has_room(fragment):
+            self._write_gathered(message)
+        self._gathering.add(fragment)
+
+    def _write_gathered(self, message: _Message) -> None:
+        if self._gathering is None or message.sink is None:
+            return
+        try:
+            message.sink.write(self._gathering.take())
+        except StorageError as error:
+            self._refuse(message, STATUS_OUT_OF_RESOURCES, str(error))
 
     def _give_up_on_size(self, message: _Message) -> None:
         """Answer A701 and abort: who sends without end would not read an answer alone."""
         self._refuse(message, STATUS_TOO_LARGE, "larger than dicom.max_instance_bytes")
         self._message = None
-        self._fragments = []
         self._finish(message)
         raise AbortAssociationError("an instance over the size limit", is_provider=False)
 
@@ -304,7 +305,6 @@ class AssociationServices:
     def _refuse(self, message: _Message, status: int, reason: str) -> None:
         """Let the rest of the dataset pass and answer then: a peer reads no answer before."""
         message.refusal = message.refusal or (status, reason)
-        self._fragments = []
         if message.sink is not None:
             message.sink.discard()
             message.sink = None

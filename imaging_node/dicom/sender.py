@@ -12,6 +12,7 @@ from imaging_node.dicom.command_set import Command, encode_command
 from imaging_node.dicom.proposal import MAXIMUM_CONTEXTS, Caller, ProposedContext, associate
 from imaging_node.dicom.requestor import released
 from imaging_node.dicom.sendable import open_sendable
+from imaging_node.dicom.storage_classes import VERIFICATION
 from imaging_node.domain.errors import PeerRefusedError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MAXIMUM_CONTEXTS", "Caller", "StorageAssociation", "open_storage", "verify_peer"]
 
-VERIFICATION: Final = "1.2.840.10008.1.1"
 _IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 _PRIORITY_MEDIUM: Final = 0  # PS3.7 9.1.1.1
 

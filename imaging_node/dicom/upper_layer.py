@@ -17,13 +17,13 @@ from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP
 
 from imaging_node.dicom.endings import AbortAssociationError, AbortReason, Ended, Ending
 from imaging_node.dicom.state_table import STATE_TABLE, Action, Received, State
+from imaging_node.dicom.wire import OFFERED_PDU_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imaging_node.dicom.negotiation import Answer
 
-OFFERED_PDU_BYTES = 131072
 REQUEST_CEILING_BYTES = 65536
 COMMAND_CEILING_BYTES = 65536
 # PS3.8 9.3.5 to 9.3.8: all other PDUs carry four bytes.
@@ -32,7 +32,7 @@ PDU_DEADLINE_S = 10.0
 # How long a peer may take to close its side after an abort, a rejection or a release (ARTIM).
 CLOSING_DEADLINE_S = 2.0
 _TICK_S = 1.0
-_BUFFER_BYTES = 4 * OFFERED_PDU_BYTES
+BUFFER_BYTES = 4 * OFFERED_PDU_BYTES
 _HEADER = struct.Struct(">BxI")
 _VALUE_HEADER = struct.Struct(">IBB")
 _IS_COMMAND = 1
@@ -50,15 +50,11 @@ class MessageConsumer(Protocol):
     def take(
         self, context_id: int, fragment: memoryview, *, is_command: bool, is_last: bool
     ) -> None:
-        """Take one presentation data value; the memory is reused after `flush`.
+        """Take one presentation data value; its memory is used again afterwards.
 
         Raises:
             AbortAssociationError: The peer broke the rules.
         """
-        ...
-
-    def flush(self) -> None:
-        """Let go of all memory that was handed over."""
         ...
 
 
@@ -117,8 +113,6 @@ class UpperLayer:
         except OSError as error:
             self._end_with(Ended.CONNECTION_LOST, type(error).__name__)
         finally:
-            if self._consumer is not None:
-                self._consumer.flush()
             self._connection.close()
         return self._ending or Ending(how=Ended.CONNECTION_LOST)
 
@@ -216,8 +210,6 @@ class UpperLayer:
 
     def _receive(self) -> Received | None:
         """Read what is there; None when more came."""
-        if self._consumer is not None:
-            self._consumer.flush()
         self._begin_deadline()
         while True:
             count = self._read_some()
@@ -260,8 +252,6 @@ class UpperLayer:
     def _make_room(self, needed: int) -> None:
         if self._begin + needed > len(self._buffer):
             have = self._end - self._begin
-            if self._consumer is not None:
-                self._consumer.flush()
             self._buffer[:have] = self._buffer[self._begin : self._end]
             self._begin, self._end = 0, have
 
@@ -281,7 +271,7 @@ class UpperLayer:
         # A peer that was let in may send much: one buffer for several PDUs.
         left = bytes(self._view[self._begin : self._end])
         self._view.release()
-        self._buffer = bytearray(_BUFFER_BYTES)
+        self._buffer = bytearray(BUFFER_BYTES)
         self._buffer[: len(left)] = left
         self._view = memoryview(self._buffer)
         self._begin, self._end = 0, len(left)
@@ -321,8 +311,6 @@ class UpperLayer:
 
     def _abort(self, error: AbortAssociationError) -> None:
         """Send A-ABORT, then wait in Sta13 for the peer to close."""
-        if self._consumer is not None:
-            self._consumer.flush()
         self._await_close(Ending(how=Ended.ABORTED, reason=str(error)))
         self._has_sent_abort = True
         try:

@@ -105,13 +105,13 @@ class ArrivingDataset:
         self._dataset_begin = len(beginning)
         self._part = room.spool.begin(beginning)
 
-    def write(self, fragments: Sequence[memoryview]) -> None:
+    def write(self, piece: memoryview) -> None:
         """Keep the next bytes of the dataset.
 
         Raises:
             StorageError: They could not be kept.
         """
-        self._part.write(fragments)
+        self._part.write(piece)
 
     def discard(self) -> None:
         """Forget the instance, unless it has been accepted."""
@@ -218,7 +218,7 @@ def accept_instance(incoming: IncomingInstance, dataset: bytes, room: IntakeRoom
     """
     arriving = ArrivingDataset(incoming, room)
     try:
-        arriving.write([memoryview(dataset)])
+        arriving.write(memoryview(dataset))
         arriving.accept()
     finally:
         arriving.discard()

@@ -32,12 +32,8 @@ if TYPE_CHECKING:
     from imaging_node.settings import Settings
 
 _SLOTS_NAME = "associations"
-# mallopt(3): numbers of its parameters, and their values.
-_ALLOCATION = (
-    (-8, 2),  # M_ARENA_MAX: enough for threads that mostly wait for the network
-    (-3, 4 * 1024 * 1024),  # M_MMAP_THRESHOLD: what was read at once comes from a heap,
-    (-1, 16 * 1024 * 1024),  # M_TRIM_THRESHOLD: and so much of it stays there
-)
+# mallopt(3): its number, and enough for threads that mostly wait for the network.
+_M_ARENA_MAX, _HEAPS = -8, 2
 # How long the associations have to send their last answer after an fsync failed.
 _LAST_ANSWER_S = 2.0
 
@@ -131,17 +127,14 @@ def run_receive(
 
 
 def _share_heaps() -> None:
-    """Let the threads of associations share two heaps, and keep what they use again at once.
+    """Let the threads of associations share two heaps.
 
-    glibc makes a heap for each of many threads, eight times the number of cores, and each keeps
-    the size that it once had: after thousands of associations that is all they ever needed. What
-    is larger than 128 KiB it maps and unmaps each time, while all other threads wait: that cost
-    CT slices a fifth of their speed.
+    glibc makes one for each of many threads, eight times the number of cores, and each keeps
+    the size that it once had: after thousands of associations that is all they ever needed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
     if mallopt is not None:
-        for parameter, value in _ALLOCATION:
-            mallopt(parameter, value)
+        mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 def _open_instance(

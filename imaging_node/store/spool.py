@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from imaging_node.domain.errors import DurabilityError, IntegrityError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 _INCOMING = "incoming"
@@ -76,7 +76,7 @@ class Spool:
             raise _cannot_keep(error) from None
         part = SpoolPart(path, descriptor)
         try:
-            part.write([memoryview(beginning)])
+            part.write(memoryview(beginning))
         except StorageError:
             # On a full disk a file may still be made; nobody else knows of it yet.
             part.discard()
@@ -163,24 +163,21 @@ class SpoolPart:
         self._beginning = bytearray()
         self.size_bytes = 0
 
-    def write(self, pieces: Sequence[memoryview]) -> None:
-        """Append `pieces`.
+    def write(self, piece: memoryview) -> None:
+        """Append `piece`.
 
         Raises:
             StorageError: The disk is full or failing.
         """
-        # In one piece: each call of the system and of the hash hands Python's lock to another
-        # thread, which costs more than a copy.
-        left = memoryview(b"".join(pieces)) if len(pieces) > 1 else memoryview(pieces[0])
-        self._hash.update(left)
+        self._hash.update(piece)
         if len(self._beginning) < _BEGINNING_BYTES:
-            self._beginning += left[: _BEGINNING_BYTES - len(self._beginning)]
+            self._beginning += piece[: _BEGINNING_BYTES - len(self._beginning)]
         try:
-            while left:
+            while piece:
                 # A disk that fills up takes a part before it says so.
-                count = os.write(self._descriptor, left)
+                count = os.write(self._descriptor, piece)
                 self.size_bytes += count
-                left = left[count:]
+                piece = piece[count:]
         except OSError as error:
             raise _cannot_keep(error) from None
 

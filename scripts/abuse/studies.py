@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
-_TRIES = 6
-_IMAGES = 6
+_TRIES = 12
+_IMAGES = 3  # with the late one as many as the model takes, so that none is left out
 _SECOND = 2
 _LIMIT_S = 60.0
 

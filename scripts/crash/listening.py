@@ -23,7 +23,7 @@ from imaging_node.node.association_audit import AssociationAudit
 from imaging_node.node.wiring import open_trail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from imaging_node.dicom.intake_port import IncomingInstance, InstanceSink
@@ -136,8 +136,8 @@ class _LateSink:
         self._late = late
         self._is_accepted = False
 
-    def write(self, fragments: Sequence[memoryview]) -> None:
-        self._sink.write(fragments)
+    def write(self, piece: memoryview) -> None:
+        self._sink.write(piece)
 
     def accept(self) -> str:
         self._is_accepted = True

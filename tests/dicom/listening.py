@@ -53,14 +53,11 @@ class Kept:
     incoming: IncomingInstance
     error: Exception | None = None
     written: bytearray = field(default_factory=bytearray)
-    pieces: list[int] = field(default_factory=list)
     is_accepted: bool = False
     is_discarded: bool = False
 
-    def write(self, fragments: Sequence[memoryview]) -> None:
-        for each in fragments:
-            self.pieces.append(len(each))
-            self.written += each
+    def write(self, piece: memoryview) -> None:
+        self.written += piece
 
     def accept(self) -> str:
         if self.error is not None:
