@@ -185,8 +185,7 @@ def configure_logging(role: str, *, stream: TextIO = sys.stderr) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        # All roles write to one stream: a line goes out with its end, in one call.
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=lambda: _LineLogger(stream),
         cache_logger_on_first_use=True,
     )
     logging.disable(logging.CRITICAL)
@@ -198,6 +197,24 @@ def configure_logging(role: str, *, stream: TextIO = sys.stderr) -> None:
         error=failure.exc_type.__name__,
         where=place_of(failure.exc_traceback),
     )
+
+
+class _LineLogger:
+    """Writes each line with its end in one call: all roles write to one stream.
+
+    Past the stream's buffer, whose lock the threads of associations would wait for.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        try:
+            descriptor = stream.fileno()
+        except OSError:  # it lies in memory
+            self._write: Callable[[str], object] = stream.write
+        else:
+            self._write = lambda line: os.write(descriptor, line.encode())
+
+    def info(self, line: str) -> None:
+        self._write(f"{line}\n")
 
 
 def _say_what_failed(

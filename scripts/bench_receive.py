@@ -201,20 +201,21 @@ def print_latencies(chosen: Sequence[Receiver], latencies_ms: dict[str, list[flo
 
 def print_targets(samples: dict[Case, list[Sample]], latencies_ms: dict[str, list[float]]) -> None:
     """The node in ratio to Orthanc, of one run, beside what is to be reached."""
-    if not latencies_ms[NODE] or not latencies_ms[PEER]:
+    if not latencies_ms[PEER]:
         return
-    typer.echo(f"\n{NODE} in ratio to {PEER}")
-    for workload, what, wanted, side in TARGETS:
-        ours, theirs = (samples[Case(name, workload, 8)] for name in (NODE, PEER))
-        if not ours or not theirs:
-            continue
-        if what.startswith("MB/s"):
-            ratio = _median_speed(ours) / _median_speed(theirs)
-        else:
-            ratio = _median_cpu(ours) / _median_cpu(theirs)
-        typer.echo(f"{workload} {what}: {ratio:.2f} ({side} {wanted})")
-    ratio = statistics.median(latencies_ms[NODE]) / statistics.median(latencies_ms[PEER])
-    typer.echo(f"8 kB instance latency, median: {ratio:.2f} (at most 1.5)")
+    for node in (name for name in RECEIVERS if name.startswith(NODE) and latencies_ms[name]):
+        typer.echo(f"\n{node} in ratio to {PEER}")
+        for workload, what, wanted, side in TARGETS:
+            ours, theirs = (samples[Case(name, workload, 8)] for name in (node, PEER))
+            if not ours or not theirs:
+                continue
+            if what.startswith("MB/s"):
+                ratio = _median_speed(ours) / _median_speed(theirs)
+            else:
+                ratio = _median_cpu(ours) / _median_cpu(theirs)
+            typer.echo(f"{workload} {what}: {ratio:.2f} ({side} {wanted})")
+        ratio = statistics.median(latencies_ms[node]) / statistics.median(latencies_ms[PEER])
+        typer.echo(f"8 kB instance latency, median: {ratio:.2f} (at most 1.5)")
 
 
 def say_conditions(when: str, root: Path) -> None:

@@ -243,16 +243,19 @@ int fdatasync(int descriptor) { return synced(descriptor, "fdatasync"); }
 
 /* ---- content -------------------------------------------------------------------------- */
 
+/* In whole blocks where that is possible: past the page cache nothing else is taken. */
+static size_t half(size_t length) { return length < 8192 ? length / 2 : length / 8192 * 4096; }
+
 /* Before a write. Returns the bytes that may be written, or -1 with errno. */
 static ssize_t allowed(const char *call, const char *path, size_t length, int *is_last) {
   if (is_armed(ANY, call, path)) {
-    if (armed_at % 2 && length > 1) { *is_last = 1; return length / 2; }  /* torn */
+    if (armed_at % 2 && length > 1) { *is_last = 1; return half(length); }  /* torn */
     die();
   }
   if (*path) {
     int was_full = is_full;
     if (has_no_space(call, path)) {
-      if (!was_full && is_full && length > 1) return length / 2;  /* the last blocks */
+      if (!was_full && is_full && length > 1) return half(length);  /* the last blocks */
       errno = ENOSPC;
       return -1;
     }
@@ -268,17 +271,22 @@ static off_t position(int descriptor) {
   return lseek(descriptor, 0, SEEK_CUR);
 }
 
-ssize_t write(int descriptor, const void *content, size_t length) {
-  char path[512];
+static ssize_t written_here(const char *call, const char *path, int descriptor,
+                            const void *content, size_t length) {
   int is_last = 0;
-  if (!subject(descriptor, path, sizeof path)) return REAL(write)(descriptor, content, length);
-  ssize_t taken = allowed("write", path, length, &is_last);
+  ssize_t taken = allowed(call, path, length, &is_last);
   if (taken < 0) return -1;
   off_t offset = *path ? position(descriptor) : 0;
   ssize_t written = REAL(write)(descriptor, content, taken);
   if (is_last) die();
   if (*path) note_rewritten(descriptor, offset, written);
   return written;
+}
+
+ssize_t write(int descriptor, const void *content, size_t length) {
+  char path[512];
+  if (!subject(descriptor, path, sizeof path)) return REAL(write)(descriptor, content, length);
+  return written_here("write", path, descriptor, content, length);
 }
 
 static ssize_t written_at(int descriptor, const void *content, size_t length, off_t offset) {
@@ -305,10 +313,17 @@ ssize_t pwrite64(int descriptor, const void *content, size_t length, off64_t off
 ssize_t writev(int descriptor, const struct iovec *pieces, int count) {
   char path[512];
   if (!subject(descriptor, path, sizeof path)) return REAL(writev)(descriptor, pieces, count);
-  if (stands_before("writev", path, *path != 0)) return -1;
-  off_t offset = *path ? position(descriptor) : 0;
-  ssize_t written = REAL(writev)(descriptor, pieces, count);
-  if (*path) note_rewritten(descriptor, offset, written);
+  /* As one piece, so that it tears where a write would. */
+  size_t length = 0;
+  for (int each = 0; each < count; each++) length += pieces[each].iov_len;
+  char *whole = malloc(length + 1), *end = whole;
+  if (!whole) die();
+  for (int each = 0; each < count; each++) {
+    memcpy(end, pieces[each].iov_base, pieces[each].iov_len);
+    end += pieces[each].iov_len;
+  }
+  ssize_t written = written_here("writev", path, descriptor, whole, length);
+  free(whole);
   return written;
 }
 

@@ -15,7 +15,6 @@ from imaging_node.dicom.commitment import (
     read_commitment_request,
 )
 from imaging_node.dicom.endings import AbortAssociationError, AbortReason
-from imaging_node.dicom.gathering import Gathering
 from imaging_node.dicom.headers import require_legal_uid
 from imaging_node.dicom.intake_port import IncomingInstance, InstanceSink, Intake, Transferred
 from imaging_node.dicom.negotiation import AcceptedContext
@@ -34,7 +33,7 @@ from imaging_node.dicom.statuses import (
     STATUS_UNRECOGNISED_OPERATION,
 )
 from imaging_node.dicom.storage_classes import VERIFICATION
-from imaging_node.dicom.upper_layer import BUFFER_BYTES, COMMAND_CEILING_BYTES, UpperLayer
+from imaging_node.dicom.upper_layer import COMMAND_CEILING_BYTES, UpperLayer
 from imaging_node.domain.errors import DurabilityError, RejectedInstanceError, StorageError
 from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
@@ -90,7 +89,6 @@ class AssociationServices:
         self._command = bytearray()
         self._command_context_id = 0
         self._message: _Message | None = None
-        self._gathering: Gathering | None = None
         self._messages_ahead = 0
 
     @property
@@ -156,8 +154,6 @@ class AssociationServices:
             self._finish(message)
 
     def _open_sink(self, message: _Message) -> None:
-        self._gathering = self._gathering or Gathering(BUFFER_BYTES)
-        self._gathering.take()  # nothing of another instance is ever left in it
         try:
             message.sink = self._intake.open_instance(
                 _incoming(message, self._agreement.caller.ae_title)
@@ -172,28 +168,20 @@ class AssociationServices:
         if message.operation == Command.C_STORE:
             if message.size_bytes > self._max_instance_bytes:
                 self._give_up_on_size(message)
-            if message.refusal is None:
-                self._gather(message, fragment)
+            self._keep(message, fragment)
         else:
             if message.size_bytes > _LONGEST_DATASET_BYTES:
                 raise _damaged("the dataset of a normalised request is longer than 8 MiB")
             message.collected += fragment
         if is_last:
-            self._write_gathered(message)
             self._message = None
             self._finish(message)
 
-    def _gather(self, message: _Message, fragment: memoryview) -> None:
-        assert self._gathering is not None  # made when the sink was opened
-        if not self._gathering.has_room(fragment):
-            self._write_gathered(message)
-        self._gathering.add(fragment)
-
-    def _write_gathered(self, message: _Message) -> None:
-        if self._gathering is None or message.sink is None:
+    def _keep(self, message: _Message, fragment: memoryview) -> None:
+        if message.sink is None:
             return
         try:
-            message.sink.write(self._gathering.take())
+            message.sink.write(fragment)
         except StorageError as error:
             self._refuse(message, STATUS_OUT_OF_RESOURCES, str(error))
 
@@ -206,17 +194,24 @@ class AssociationServices:
 
     def _finish(self, message: _Message) -> None:
         """Answer a message that arrived whole."""
-        if message.operation == Command.C_ECHO:
-            status, comment = self._verify(message)
-        elif message.operation == Command.C_STORE:
-            status, comment = self._store(message)
-        elif message.operation in (Command.N_ACTION, Command.N_EVENT_REPORT):
-            status, comment = self._commit(message)
-        else:
-            status, comment = STATUS_UNRECOGNISED_OPERATION, "no such operation here"
-        self._layer.send_command(message.context_id, _response(message, status, comment))
+        try:
+            status, comment = self._perform(message)
+            self._layer.send_command(message.context_id, _response(message, status, comment))
+        finally:
+            # Behind the answer: nobody need wait for it.
+            if message.sink is not None:
+                message.sink.discard()
         # What lies in the buffer now was sent before this answer.
         self._messages_ahead = self._messages_ahead + 1 if self._layer.has_unread_data else 0
+
+    def _perform(self, message: _Message) -> tuple[int, str]:
+        if message.operation == Command.C_ECHO:
+            return self._verify(message)
+        if message.operation == Command.C_STORE:
+            return self._store(message)
+        if message.operation in (Command.N_ACTION, Command.N_EVENT_REPORT):
+            return self._commit(message)
+        return STATUS_UNRECOGNISED_OPERATION, "no such operation here"
 
     def _verify(self, message: _Message) -> tuple[int, str]:
         if message.context.abstract_syntax != VERIFICATION:
@@ -258,9 +253,6 @@ class AssociationServices:
                 where=place_of(error.__traceback__),
             )
             return STATUS_UNEXPECTED, "unexpected failure; see the log of the node"
-        finally:
-            if message.sink is not None:
-                message.sink.discard()
         self.transferred.add(study, message.size_bytes)
         return STATUS_SUCCESS, ""
 

@@ -23,7 +23,10 @@ class ReadingPriority(StrEnum):
     @property
     def urgency(self) -> int:
         """Rank of the word: 0 is routine, 3 is stat."""
-        return list(ReadingPriority).index(self)
+        return _URGENCY[self]
+
+
+_URGENCY = {priority: rank for rank, priority in enumerate(ReadingPriority)}
 
 
 # Requested Procedure Priority (0040,1003), PS3.3 C.4.11: STAT, HIGH, ROUTINE, MEDIUM, LOW.

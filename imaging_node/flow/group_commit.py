@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from imaging_node.domain.errors import DurabilityError, ImagingNodeError
@@ -15,53 +15,104 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 _MOST_ITEMS = 256
+# How long a step waits for items that are being prepared: a step for each of many costs all of
+# them more than that.
+_LONGEST_WAIT_S = 0.002
 
 
 @dataclass(slots=True)
 class _Waiting(Generic[Item, Outcome]):
-    """An item, and what came of it."""
+    """An item, and what came of it.
+
+    Attributes:
+        until_called: Held until the item is done, or its thread is to take the next step.
+    """
 
     item: Item
     outcome: Outcome | None = None
     error: BaseException | None = None
     is_done: bool = False
+    until_called: threading.Lock = field(default_factory=threading.Lock)
 
 
 class GroupCommit(Generic[Item, Outcome]):
-    """Owns the right to commit: whoever gets it first commits for all that wait by then.
+    """Owns the turn to commit: whoever has it commits for all that wait by then.
 
-    Nobody waits for company: a lone item is committed at once, and items that arrive while a
-    commit runs form the next one. After a failed fsync there is no next one.
+    A lone item is committed at once; where others are being prepared, the step waits a moment for
+    them. Items that arrive while a step runs form the next one, and the first of them takes it:
+    each thread is called once, when its item is done or its turn has come. After a failed fsync
+    there is no next step.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Outcome]]) -> None:
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Item]], Sequence[Outcome]],
+        *,
+        longest_wait_s: float = _LONGEST_WAIT_S,
+    ) -> None:
         """Take the step that makes items durable: one outcome for each, in their order."""
         self._commit = commit
+        self._longest_wait_s = longest_wait_s
         self._lock = threading.Lock()
-        self._turn = threading.Lock()
+        self._has_company = threading.Condition(self._lock)
+        self._coming = 0
         self._waiting: list[_Waiting[Item, Outcome]] = []
+        self._is_taken = False
         self._lost: DurabilityError | None = None
 
-    def submit(self, item: Item) -> Outcome:
-        """Return the item's outcome once it is durable.
+    def submit(self, prepare: Callable[[], Item]) -> Outcome:
+        """Return the outcome of an item once it is durable.
+
+        Args:
+            prepare: Does what comes before the common step, and returns the item.
 
         Raises:
-            Exception: What the step raised; then it holds for every item of the group.
+            Exception: What `prepare` raised, or the step; that holds for every item of the group.
         """
-        mine = _Waiting[Item, Outcome](item)
-        with self._lock:
-            self._waiting.append(mine)
-        with self._turn:
-            # A group is bounded: one that is longer takes another turn.
-            while not mine.is_done:
-                with self._lock:
-                    group = self._waiting[:_MOST_ITEMS]
-                    del self._waiting[:_MOST_ITEMS]
-                self._settle(group)
+        mine, has_turn = self._prepared(prepare)
+        if not has_turn:
+            mine.until_called.acquire()
+        if not mine.is_done:
+            self._take_turn()
         if mine.error is not None:
             raise mine.error
         assert mine.outcome is not None
         return mine.outcome
+
+    def _prepared(self, prepare: Callable[[], Item]) -> tuple[_Waiting[Item, Outcome], bool]:
+        """The item in its place among those that wait, and whether the turn is its own."""
+        with self._lock:
+            self._coming += 1
+        mine: _Waiting[Item, Outcome] | None = None
+        has_turn = False
+        try:
+            mine = _Waiting(prepare())
+            mine.until_called.acquire()
+        finally:
+            with self._lock:
+                self._coming -= 1
+                if mine is not None:
+                    self._waiting.append(mine)
+                    has_turn, self._is_taken = not self._is_taken, True
+                if not self._coming:
+                    self._has_company.notify_all()
+        return mine, has_turn
+
+    def _take_turn(self) -> None:
+        """Commit for those that wait, the caller's item the first of them, and pass the turn on."""
+        with self._lock:
+            self._has_company.wait_for(lambda: not self._coming, self._longest_wait_s)
+            # A group is bounded: what does not fit is the next one.
+            group = self._waiting[:_MOST_ITEMS]
+            del self._waiting[:_MOST_ITEMS]
+        try:
+            self._settle(group)
+        finally:
+            with self._lock:
+                called = [*self._waiting[:1], *group]
+                self._is_taken = bool(self._waiting)
+            for each in called:
+                each.until_called.release()
 
     def _settle(self, group: Sequence[_Waiting[Item, Outcome]]) -> None:
         try:
@@ -87,4 +138,6 @@ class GroupCommit(Generic[Item, Outcome]):
     def _commit_unless_lost(self, items: Sequence[Item]) -> Sequence[Outcome]:
         if self._lost is not None:
             raise self._lost
-        return self._commit(items)
+        outcomes = self._commit(items)
+        assert len(outcomes) == len(items)
+        return outcomes

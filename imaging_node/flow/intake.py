@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from imaging_node.store.arrivals import (
     ArrivingInstance,
     IdentityConflictError,
     Outcome,
+    ReadyArrival,
+    make_ready,
     note_arrivals,
 )
 from imaging_node.store.spool import Spool
@@ -26,7 +29,7 @@ from imaging_node.telemetry import Event, Pseudonyms, log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from imaging_node.dicom.headers import ReceivedHeader
     from imaging_node.dicom.intake_port import IncomingInstance
@@ -53,10 +56,11 @@ class IntakeRoom:
 
     spool: Spool
     pseudonyms: Pseudonyms
-    commit: GroupCommit[ArrivingInstance, Outcome]
+    commit: GroupCommit[ReadyArrival, Outcome]
     priority_by_calling_ae_title: Mapping[str, ReadingPriority]
     is_archive: bool
     is_own_object: Callable[[str], bool]
+    clock: Callable[[], datetime]
 
 
 def open_room(
@@ -71,8 +75,8 @@ def open_room(
 ) -> IntakeRoom:
     """A room whose instances share transactions."""
 
-    def note(arriving: Sequence[ArrivingInstance]) -> Sequence[Outcome]:
-        return note_arrivals(database, arriving, now=clock(), quiet_period=quiet_period)
+    def note(ready: Sequence[ReadyArrival]) -> Sequence[Outcome]:
+        return note_arrivals(database, ready, now=clock(), quiet_period=quiet_period)
 
     return IntakeRoom(
         spool=spool,
@@ -81,6 +85,7 @@ def open_room(
         priority_by_calling_ae_title=priority_by_calling_ae_title,
         is_archive=is_archive,
         is_own_object=partial(has_object, database),
+        clock=clock,
     )
 
 
@@ -103,7 +108,8 @@ class ArrivingDataset:
             transfer_syntax_uid=incoming.transfer_syntax_uid,
         )
         self._dataset_begin = len(beginning)
-        self._part = room.spool.begin(beginning)
+        self._part = room.spool.begin()
+        self._part.write(beginning)
 
     def write(self, piece: memoryview) -> None:
         """Keep the next bytes of the dataset.
@@ -136,8 +142,8 @@ class ArrivingDataset:
             # be routed back as well, for ever.
             log(Event.OWN_RESULT_RETURNED, study=study, instance=instance)
             return study
-        arriving = self._arriving(header, room.spool.settle(self._part))
-        arrival = room.commit.submit(arriving)
+        priority = self._ordered_priority(header)
+        arrival = room.commit.submit(lambda: self._made_durable(header, priority))
         if isinstance(arrival, IdentityConflictError):
             log(
                 Event.INSTANCE_QUARANTINED,
@@ -154,7 +160,7 @@ class ArrivingDataset:
             study=study,
             instance=instance,
             bytes=self._part.size_bytes - self._dataset_begin,
-            priority=arriving.ordered_priority,
+            priority=priority,
         )
         return study
 
@@ -182,31 +188,37 @@ class ArrivingDataset:
                 begin=self._dataset_begin,
             )
 
-    def _arriving(self, header: ReceivedHeader, digest: str) -> ArrivingInstance:
-        incoming, room = self._incoming, self._room
-        ordered = most_urgent(
+    def _ordered_priority(self, header: ReceivedHeader) -> ReadingPriority:
+        incoming = self._incoming
+        return most_urgent(
             [
                 header.ordered_priority,
                 ReadingPriority.URGENT if incoming.is_high_priority else ReadingPriority.ROUTINE,
-                room.priority_by_calling_ae_title.get(
+                self._room.priority_by_calling_ae_title.get(
                     incoming.calling_ae_title, ReadingPriority.ROUTINE
                 ),
             ]
         )
-        return ArrivingInstance(
-            image=replace(header.image, path=room.spool.path(digest), digest=digest),
+
+    def _made_durable(self, header: ReceivedHeader, priority: ReadingPriority) -> ReadyArrival:
+        """The instance as it will be noted; its bytes are durable already."""
+        room = self._room
+        digest = room.spool.settle(self._part)
+        arriving = ArrivingInstance(
+            image=replace(header.image, digest=digest),
             is_in_spool=True,
             patient_digest=header.patient_digest,
             accession_number=header.accession_number,
             study_at=header.study_at,
-            ordered_priority=ordered,
-            calling_ae_title=incoming.calling_ae_title,
+            ordered_priority=priority,
+            calling_ae_title=self._incoming.calling_ae_title,
             is_archive=room.is_archive,
             # An answer to another node's answer would be answered there, for ever.
             set_aside="a result of another imaging-node, or derived from one: kept, not scored"
             if header.is_own_result
             else "",
         )
+        return make_ready(arriving, now=room.clock())
 
 
 def accept_instance(incoming: IncomingInstance, dataset: bytes, room: IntakeRoom) -> None:
@@ -216,6 +228,9 @@ def accept_instance(incoming: IncomingInstance, dataset: bytes, room: IntakeRoom
         RejectedInstanceError: The sender must know; nothing will be scored.
         StorageError: It could not be kept; the sender should try again.
     """
+    shortage = room.spool.shortage(len(dataset))
+    if shortage:
+        raise StorageError(f"cannot keep an instance: {shortage}; free space")
     arriving = ArrivingDataset(incoming, room)
     try:
         arriving.write(memoryview(dataset))

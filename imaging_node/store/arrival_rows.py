@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
-from imaging_node.store.checksums import damaged_row_ids, is_intact, row_id
-from imaging_node.store.prepared import Prepared, driver
+from imaging_node.store.checksums import damaged_row_ids, row_checksum, row_id, sealed_values
+from imaging_node.store.prepared import Prepared, SealedInsert, driver
 from imaging_node.store.schema import Moment, instances, studies
 
 if TYPE_CHECKING:
@@ -17,9 +16,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
+    from imaging_node.store.prepared import BoundRow
+
 _READ = (
     "study_instance_uid", "state", "generation", "ordered_priority", "priority", "is_archive",
-    "patient_digest", "accession_number", "study_at",
+    "patient_digest", "accession_number", "study_at", "due_at",
 )  # fmt: skip
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _FIND_INSTANCES = (
@@ -28,7 +29,7 @@ _FIND_INSTANCES = (
 )
 # By row id: found through the index of UIDs, a row would lend its values from there.
 _FIND_STUDIES = (
-    f"SELECT {is_intact(studies).compile(dialect=sqlite.dialect())}, {', '.join(_READ)}"  # noqa: S608 - names of our own columns
+    f"SELECT {', '.join(_READ)}, checksum, {sealed_values(studies, studies.name)}"  # noqa: S608 - names of our own columns
     f" FROM studies WHERE rowid IN (SELECT rowid FROM studies WHERE study_instance_uid {_AMONG})"
 )
 _FIND_ORPHANS = (
@@ -60,15 +61,7 @@ _INSERT_STUDY = Prepared(
         | {column.name: 0 for column in studies.c if column.name.endswith("_rows")}
     )
 )
-_INSERT_INSTANCE = Prepared(
-    instances.insert().values(
-        {
-            column.name: sa.bindparam(column.name, type_=column.type)
-            for column in instances.c
-            if column.name not in ("id", "checksum")
-        }
-    )
-)
+INSTANCE_INSERT = SealedInsert(instances)
 _DELETE_INSTANCE = Prepared(instances.delete().where(instances.c.id == sa.bindparam("row")))
 _PROLONG_STUDY = _update(*_PROLONGED)
 _REOPEN_STUDY = _update(
@@ -108,10 +101,14 @@ def find_studies(
     dialect = connection.dialect
     found: dict[str, dict[str, Any]] = {}
     is_whole = True
-    for is_sound, *values in raw.execute(_FIND_STUDIES, [json.dumps(sorted(study_instance_uids))]):
-        is_whole = is_whole and bool(is_sound)
-        row = dict(zip(_READ, values, strict=True))
-        row["study_at"] = moment.process_result_value(row["study_at"], dialect)
+    for values in raw.execute(_FIND_STUDIES, [json.dumps(sorted(study_instance_uids))]):
+        checksum, *sealed = values[len(_READ) :]
+        if checksum != row_checksum(*sealed):
+            is_whole = False
+            continue
+        row = dict(zip(_READ, values, strict=False))
+        for name in ("study_at", "due_at"):
+            row[name] = moment.process_result_value(row[name], dialect)
         row["is_archive"] = bool(row["is_archive"])
         found[row["study_instance_uid"]] = row
     missing = sorted(set(study_instance_uids) - found.keys())
@@ -128,19 +125,20 @@ def write_arrivals(
     new_studies: Sequence[Mapping[str, Any]],
     prolonged: Sequence[Mapping[str, Any]],
     reopened: Sequence[Mapping[str, Any]],
-    instance_rows: Sequence[Mapping[str, Any]],
+    instance_rows: Sequence[BoundRow],
 ) -> None:
     """Write what was decided.
 
     Args:
         returning: Row ids of instances whose content comes back and is noted anew.
         prolonged, reopened: New values by column, each name with "new_" before it.
+        instance_rows: As `INSTANCE_INSERT` binds them.
     """
     _DELETE_INSTANCE.run(connection, [{"row": each} for each in returning])
     _INSERT_STUDY.run(connection, new_studies)
     _PROLONG_STUDY.run(connection, prolonged)
     _REOPEN_STUDY.run(connection, reopened)
-    _INSERT_INSTANCE.run(connection, instance_rows)
+    INSTANCE_INSERT.run(connection, instance_rows)
 
 
 def _damaged(connection: Connection, study_instance_uids: Collection[str]) -> set[str]:

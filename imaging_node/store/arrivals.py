@@ -15,8 +15,14 @@ from imaging_node.domain.errors import ImagingNodeError, RejectedInstanceError, 
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.domain.study import ImageInstance, Study
-from imaging_node.store.arrival_rows import find_instances, find_studies, write_arrivals
+from imaging_node.store.arrival_rows import (
+    INSTANCE_INSERT,
+    find_instances,
+    find_studies,
+    write_arrivals,
+)
 from imaging_node.store.checksums import is_intact, require_whole
+from imaging_node.store.prepared import BoundRow
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.schema import instances
 from imaging_node.store.transitions import record_transitions
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
     from imaging_node.store.database import Database
     from imaging_node.store.spool import Spool
 
+# A study that goes on is due so much later than it could be: its row need not be written anew
+# for each of many instances in quick succession.
+_LONGEST_DELAY = timedelta(milliseconds=50)
 # Reliability policy: the same UID for another study or patient.
 STATUS_IDENTITY_CONFLICT = 0xC010
 
@@ -47,7 +56,8 @@ class ArrivingInstance:
     """One instance whose bytes are durable already.
 
     Attributes:
-        image: What its header says; `path` and `digest` name the durable file.
+        image: What its header says; `digest` names the durable file in the spool, and `path` one
+            of an archive.
         is_in_spool: False when `path` is a file of an archive that stays where it is.
         patient_digest: Digest of the patient's identity; "" when the header names no patient.
         accession_number, study_at: For listings, as received.
@@ -74,6 +84,19 @@ class IdentityConflictError(RejectedInstanceError):
         super().__init__(reason, status=STATUS_IDENTITY_CONFLICT)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyArrival:
+    """An instance with the row that will be written if it is new."""
+
+    arriving: ArrivingInstance
+    row: BoundRow
+
+
+def make_ready(arriving: ArrivingInstance, *, now: datetime) -> ReadyArrival:
+    """Do for one instance what others need not wait for."""
+    return ReadyArrival(arriving, INSTANCE_INSERT.bind(_instance_row(arriving, now)))
+
+
 Outcome = Arrival | IdentityConflictError | StorageError
 """What an instance was to the node, or why it was not taken."""
 
@@ -89,7 +112,8 @@ def note_arrival(
         IdentityConflictError: It is quarantined: kept and shown, never scored.
         StorageError: Nothing was noted.
     """
-    [outcome] = note_arrivals(database, [arriving], now=now, quiet_period=quiet_period)
+    ready = make_ready(arriving, now=now)
+    [outcome] = note_arrivals(database, [ready], now=now, quiet_period=quiet_period)
     if isinstance(outcome, ImagingNodeError):
         raise outcome
     return outcome
@@ -97,7 +121,7 @@ def note_arrival(
 
 def note_arrivals(
     database: Database,
-    arriving: Sequence[ArrivingInstance],
+    ready: Sequence[ReadyArrival],
     *,
     now: datetime,
     quiet_period: timedelta,
@@ -107,9 +131,16 @@ def note_arrivals(
     Raises:
         StorageError: None of them was noted.
     """
+    due_at = now + quiet_period
     with database.write() as connection:
-        noting = _Noting(connection, arriving, now=now, due_at=now + quiet_period)
-        outcomes = [noting.note(each) for each in arriving]
+        noting = _Noting(
+            connection,
+            ready,
+            now=now,
+            due_at=due_at,
+            prolonged_due_at=due_at + min(quiet_period / 50, _LONGEST_DELAY),
+        )
+        outcomes = [noting.note(each) for each in ready]
         noting.write()
     return outcomes
 
@@ -168,32 +199,35 @@ class _Noting:
     def __init__(
         self,
         connection: Connection,
-        arriving: Sequence[ArrivingInstance],
+        ready: Sequence[ReadyArrival],
         *,
         now: datetime,
         due_at: datetime,
+        prolonged_due_at: datetime,
     ) -> None:
         self._connection = connection
         self._now = now
         self._due_at = due_at
-        self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._prolonged_due_at = prolonged_due_at
+        self._rows: dict[tuple[str, str, str], BoundRow] = {}
         self._returning: list[int] = []
         self._moved: list[tuple[str, str]] = []
         self._known: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._ids: dict[tuple[str, str, str], int] = {}
         for row_id, *key in find_instances(
-            connection, {each.image.sop_instance_uid for each in arriving}
+            connection, {each.arriving.image.sop_instance_uid for each in ready}
         ):
             study_instance_uid, sop_instance_uid, digest = key
             self._known[sop_instance_uid].append((study_instance_uid, digest))
             self._ids[study_instance_uid, sop_instance_uid, digest] = row_id
         found, self._damaged = find_studies(
-            connection, {each.image.study_instance_uid for each in arriving}
+            connection, {each.arriving.image.study_instance_uid for each in ready}
         )
         self._studies = {uid: _StudyUnderWay(values, is_new=False) for uid, values in found.items()}
 
-    def note(self, arriving: ArrivingInstance) -> Outcome:
+    def note(self, ready: ReadyArrival) -> Outcome:
         """Decide what one instance is to the node, those before it included."""
+        arriving = ready.arriving
         image = arriving.image
         if image.study_instance_uid in self._damaged:
             return StorageError(
@@ -226,7 +260,7 @@ class _Noting:
         known.append((image.study_instance_uid, image.digest))
         # The same within one transaction: its row goes behind those that came between.
         self._rows.pop(key, None)
-        self._rows[key] = _instance_row(arriving, self._now)
+        self._rows[key] = ready.row
         return arrival
 
     def write(self) -> None:
@@ -255,17 +289,22 @@ class _Noting:
             [ReadingPriority(values["ordered_priority"]), arriving.ordered_priority]
         )
         raised = most_urgent([ReadingPriority(values["priority"]), ordered])
-        study.is_changed = True
-        values |= {
-            "due_at": self._due_at,
+        now_known = {
             "ordered_priority": ordered,
             "priority": raised,
-            "urgency": raised.urgency,
             "is_archive": values["is_archive"] and arriving.is_archive,
             "patient_digest": values["patient_digest"] or arriving.patient_digest,
             "accession_number": values["accession_number"] or arriving.accession_number,
             "study_at": values["study_at"] or arriving.study_at,
         }
+        if (
+            values["state"] == StudyState.RECEIVING
+            and values["due_at"] >= self._due_at
+            and all(values[name] == value for name, value in now_known.items())
+        ):
+            return  # its row says all of that
+        study.is_changed = True
+        values |= now_known | {"due_at": self._prolonged_due_at, "urgency": raised.urgency}
         if values["state"] in (StudyState.RECEIVING, StudyState.QUEUED):
             return
         study.is_ended = True

@@ -17,7 +17,7 @@ from imaging_node.store.schema import instances, metadata, objects, results, stu
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.engine import Connection
 
@@ -158,9 +158,10 @@ def _triggers(table: sa.Table) -> Iterator[str]:
         f"CREATE TRIGGER IF NOT EXISTS {name}_sealed_at_update AFTER UPDATE OF {columns}"
         f" ON {name} BEGIN {seal} END"
     )
+    # Whoever has computed it already is spared the way through the database and back.
     yield (
         f"CREATE TRIGGER IF NOT EXISTS {name}_sealed_at_insert AFTER INSERT ON {name}"
-        f" BEGIN {seal} END"
+        f" WHEN NEW.checksum IS NULL BEGIN {seal} END"
     )
 
 
@@ -174,9 +175,24 @@ def _sealed(table: sa.Table) -> list[sa.Column[Any]]:
 
 def _expression(table: sa.Table, row: str) -> str:
     """SQL that computes the checksum of `row`: OLD, NEW or the table's name."""
+    return f"{_FUNCTION}({sealed_values(table, row)})"
+
+
+def sealed_values(table: sa.Table, row: str) -> str:
+    """SQL of what the checksum of `row` is computed over, a list of values."""
     # As bytes, since damaged text may be no text. That drops the type; a text that became a
     # blob of the same bytes, the one such flip, is told by the type of the greatest value.
     columns = _sealed(table)
     present = ", ".join(f"{row}.{each.name}" for each in columns if not each.nullable)
     values = ", ".join(f"CAST({row}.{each.name} AS BLOB)" for each in columns)
-    return f"{_FUNCTION}(typeof(max({present})), {values})"
+    return f"typeof(max({present})), {values}"
+
+
+def checksum_of(table: sa.Table, row: Mapping[str, str | int | None]) -> int:
+    """The checksum of a new row of text and integers, as the database computes it.
+
+    Args:
+        row: Every sealed column's value as SQLite keeps it; one of them is text and never null.
+    """
+    values = [row[each.name] for each in _sealed(table)]
+    return row_checksum("text", *(None if each is None else str(each).encode() for each in values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,10 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # One writer at a time, as SQLite has it, without its waiting in ever longer naps; and the
+        # writer's connection stays open, since taking it from the pool costs as much as a commit.
+        self._turn = threading.Lock()
+        self._writing: Connection | None = None
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -40,10 +45,15 @@ class Database:
         Raises:
             StorageError: The database is locked, full or damaged.
         """
-        with self._translated("write to"), self._engine.connect() as connection:
-            options = connection.execution_options(begin="IMMEDIATE")
-            with options.begin():
-                yield options
+        with self._translated("write to"), self._turn:
+            if self._writing is None:
+                self._writing = self._engine.connect().execution_options(begin="IMMEDIATE")
+            try:
+                with self._writing.begin():
+                    yield self._writing
+            except BaseException:
+                self._let_go()  # whatever state it is in
+                raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -70,7 +80,15 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        with self._turn:
+            self._let_go()
         self._engine.dispose()
+
+    def _let_go(self) -> None:
+        """Give the writer's connection back to the pool, which ends what is under way on it."""
+        connection, self._writing = self._writing, None
+        if connection is not None:
+            connection.close()
 
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
@@ -204,4 +222,7 @@ def _put_references_aside(connection: DBAPIConnection, _: ConnectionPoolEntry) -
 
 def _begin(connection: Connection) -> None:
     kind = connection.get_execution_options().get("begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {kind}")
+    # Not as a statement of SQLAlchemy, which costs more than SQLite's work for it.
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    raw.execute(f"BEGIN {kind}")

@@ -6,18 +6,23 @@ with it costs a tenth of that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import sqlite
 
+from imaging_node.store.checksums import checksum_of
+
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     import sqlalchemy as sa
     from sqlalchemy.engine import Connection
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
+# SQLite takes 32,766 values in one statement.
+_MOST_ROWS = 256
 
 
 class Prepared:
@@ -47,6 +52,45 @@ class Prepared:
             value = row[name] if name in row else self._constants[name]
             values.append(value if process is None else process(value))
         return values
+
+
+BoundRow = Sequence[str | int | None]
+"""A row as SQLite takes it: text, integers and nothing else."""
+
+
+class SealedInsert:
+    """The INSERT of whole rows, whose checksums are computed here, all of them in one step.
+
+    Each step of a statement, and each call from it back into Python, waits for Python's lock.
+    """
+
+    def __init__(self, table: sa.Table) -> None:
+        """For a table whose row ids SQLite chooses and whose columns are text and integers."""
+        self._table = table
+        self._columns = [each for each in table.columns if each.name not in ("id", "checksum")]
+        self._processors = [
+            each.type.dialect_impl(_DIALECT).bind_processor(_DIALECT) for each in self._columns
+        ]
+        names = ", ".join([*(each.name for each in self._columns), "checksum"])
+        self._beginning = f"INSERT INTO {table.name} ({names}) VALUES "  # noqa: S608 - names of our own
+        self._row = f"({', '.join('?' * (len(self._columns) + 1))})"
+
+    def bind(self, row: Mapping[str, Any]) -> BoundRow:
+        """What will be written for a row of values by column."""
+        values: dict[str, str | int | None] = {}
+        for column, process in zip(self._columns, self._processors, strict=True):
+            value = row[column.name]
+            values[column.name] = value if process is None else process(value)
+        return [*values.values(), checksum_of(self._table, values)]
+
+    def run(self, connection: Connection, rows: Sequence[BoundRow]) -> None:
+        """Insert rows in their order; nothing happens when there is none."""
+        for begin in range(0, len(rows), _MOST_ROWS):
+            some = rows[begin : begin + _MOST_ROWS]
+            driver(connection).execute(
+                self._beginning + ", ".join([self._row] * len(some)),
+                [value for row in some for value in row],
+            )
 
 
 def driver(connection: Connection) -> sqlite3.Connection:

@@ -99,7 +99,9 @@ Index("studies_by_due", studies.c.state, studies.c.due_at)
 instances = Table(
     "instances",
     metadata,
-    Column("id", Integer, primary_key=True),
+    # Chosen by SQLite when the row is written: not known yet to whoever computes its checksum.
+    # `PRAGMA integrity_check` tells of row ids out of order.
+    Column("id", Integer, primary_key=True, info=UNSEALED),
     Column("study_instance_uid", String, ForeignKey("studies.study_instance_uid"), nullable=False),
     Column("series_instance_uid", String, nullable=False),
     Column("sop_instance_uid", String, nullable=False),

@@ -76,14 +76,16 @@ def _broken_off(ground: Ground) -> str:
         ),
     )
     for end in endings * 4:
-        instance = ct_slice(pixels=bytes(400_000))
+        # Half of it is more than is gathered in memory before there is a file.
+        instance = ct_slice(pixels=bytes(2_000_000))
         lost.append(instance.study_instance_uid)
         with ground.call() as peer:
             peer.associate()
             send_command(peer, instance)
             half = instance.dataset[: len(instance.dataset) // 2]
-            peer.send(data_pdu(value(half[:65536], is_command=False, is_last=False)))
-            peer.send(data_pdu(value(half[65536:], is_command=False, is_last=False)))
+            for begin in range(0, len(half), 65536):
+                piece = half[begin : begin + 65536]
+                peer.send(data_pdu(value(piece, is_command=False, is_last=False)))
             wait_until(ground.parts, limit_s=5, what="the file under way is there")
             end(peer)
     seconds = wait_until(

@@ -17,7 +17,8 @@ from imaging_node.dicom.phantom import DEMO_STUDIES, phantom_dataset
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_SIDE = 256
+# Long enough to be written in several pieces, past the page cache and at its end through it.
+_SIDE = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

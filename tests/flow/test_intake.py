@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from pydicom import dcmread
 from imaging_node.dicom.file_format import split_part10
 from imaging_node.dicom.identity import INSTANCE_CREATOR_UID
 from imaging_node.dicom.intake_port import IncomingInstance
-from imaging_node.domain.errors import RejectedInstanceError
+from imaging_node.domain.errors import RejectedInstanceError, StorageError
 from imaging_node.flow.intake import IntakeRoom, accept_instance, open_room
 from imaging_node.store.database import Database, open_database
 from imaging_node.store.listings import list_studies
@@ -71,6 +72,18 @@ def accept(room: IntakeRoom, payload: bytes) -> str:
         room,
     )
     return str(header.SOPInstanceUID)
+
+
+def test_a_file_of_an_archive_is_not_taken_under_the_watermark(
+    database: Database, room: IntakeRoom, tmp_path: Path
+) -> None:
+    full = replace(room, spool=Spool(tmp_path / "full", min_free_bytes=1 << 60))
+
+    with pytest.raises(StorageError, match="min_free_bytes"):
+        accept(full, film())
+
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
+    assert list_studies(database, now=NOON) == []
 
 
 def made_by_this_product(dataset: Dataset) -> None:

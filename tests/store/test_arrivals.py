@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority
-from imaging_node.store.arrivals import Arrival, note_arrivals, read_study
+from imaging_node.store.arrivals import Arrival, make_ready, note_arrivals, read_study
 from imaging_node.store.listings import list_instances, list_studies
+from imaging_node.store.schema import studies
 from imaging_node.store.studies import claim_study
 from tests.store.arriving import NOON, QUIET, arriving, note
 
@@ -38,7 +41,47 @@ def test_each_instance_restarts_the_quiet_period(database: Database) -> None:
     note(database, arriving(instance="1.2.3.2"), at=NOON + timedelta(seconds=4))
 
     assert claim_study(database, worker="w", now=NOON + QUIET, lease=LEASE) is None
-    assert claim_study(database, worker="w", now=NOON + timedelta(seconds=9), lease=LEASE)
+    later = NOON + timedelta(seconds=9)
+    early = later - timedelta(milliseconds=1)
+    assert claim_study(database, worker="w", now=early, lease=LEASE) is None
+    assert claim_study(database, worker="w", now=later + timedelta(milliseconds=50), lease=LEASE)
+
+
+def due(database: Database) -> datetime:
+    """When the one study is due."""
+    with database.read() as connection:
+        [due_at] = connection.scalars(sa.select(studies.c.due_at))
+    assert isinstance(due_at, datetime)
+    return due_at
+
+
+def test_instances_in_quick_succession_write_the_row_of_their_study_once(
+    database: Database,
+) -> None:
+    note(database, arriving())
+    note(database, arriving(instance="1.2.3.2"), at=NOON + timedelta(seconds=1))
+    due_at = due(database)
+    for number in range(3, 8):
+        at = NOON + timedelta(seconds=1, milliseconds=10 * (number - 2))
+        note(database, arriving(instance=f"1.2.3.{number}"), at=at)
+
+        assert due(database) == due_at >= at + QUIET
+
+    note(database, arriving(instance="1.2.3.9"), at=due_at)
+    assert due(database) >= due_at + QUIET
+
+
+def test_an_instance_that_raises_the_priority_is_noted_though_its_study_is_due_late_enough(
+    database: Database,
+) -> None:
+    note(database, arriving())
+    note(database, arriving(instance="1.2.3.2"), at=NOON + timedelta(seconds=1))
+
+    urgent = replace(arriving(instance="1.2.3.3"), ordered_priority=ReadingPriority.STAT)
+    note(database, urgent, at=NOON + timedelta(seconds=1))
+
+    [study] = list_studies(database, now=NOON)
+    assert study.priority is ReadingPriority.STAT
 
 
 def test_an_instance_after_the_claim_makes_a_new_generation_and_drops_the_claim(
@@ -115,7 +158,8 @@ def test_content_that_comes_back_within_one_transaction_is_kept_once_and_is_the_
 ) -> None:
     contents = [arriving(digest=each * 64) for each in "abacab"]
 
-    outcomes = note_arrivals(database, contents, now=NOON, quiet_period=QUIET)
+    ready = [make_ready(each, now=NOON) for each in contents]
+    outcomes = note_arrivals(database, ready, now=NOON, quiet_period=QUIET)
 
     assert outcomes == [Arrival.NEW, *[Arrival.CHANGED] * 5]
     [image] = read_study(database, spool, "1.2.3").instances

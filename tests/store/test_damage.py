@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imaging_node.domain.errors import IntegrityError
+from imaging_node.domain.errors import IntegrityError, StorageError
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority
 from imaging_node.store.arrivals import known_paths, read_study
@@ -191,6 +191,20 @@ def test_an_instance_of_a_damaged_study_is_kept_and_the_study_stays_failed(
     assert len(read_study(database, spool, "1.2.5").instances) == 2
     with pytest.raises(IntegrityError):
         read_study(database, spool, "1.2.4")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("due_at", 1 << 60), ("study_at", 1 << 62), ("is_archive", "x"), ("priority", "rtat")],
+)
+def test_an_instance_whose_study_has_a_damaged_row_is_not_noted_whatever_the_damage(
+    location: Path, reopen: Opened, column: str, value: object
+) -> None:
+    damage(location, "studies", column, value, row=UNDER_WAY)
+    database = reopen()
+
+    with pytest.raises(StorageError, match="row damaged"):
+        note(database, arriving("1.2.4", "1.2.4.9", digest="f" * 64), at=NOON)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_a_disk_that_takes_a_file_but_no_byte_leaves_neither_file_nor_descriptor
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
         with pytest.raises(StorageError, match="EFBIG"):
-            spool.begin(b"the beginning of an instance")
+            spool.write(b"the beginning of an instance")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
