@@ -61,8 +61,8 @@ class Sample:
 
 
 def receive(
-    dx: Annotated[int, typer.Option(min=8, help="DX instances of 10 MB.")] = 64,
-    ct: Annotated[int, typer.Option(min=8, help="CT instances of 0.5 MB.")] = 640,
+    dx: Annotated[int, typer.Option(min=8, help="DX instances of 10 MB.")] = 192,
+    ct: Annotated[int, typer.Option(min=8, help="CT instances of 0.5 MB.")] = 1920,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
     associations: Annotated[str, typer.Option(help="Senders at a time.")] = "1,4,8",
     workloads: Annotated[str, typer.Option(help="Of DX and CT.")] = "DX,CT",
