@@ -299,7 +299,8 @@ class _Noting:
         }
         if (
             values["state"] == StudyState.RECEIVING
-            and values["due_at"] >= self._due_at
+            # Later than that only when the clock was set back.
+            and self._due_at <= values["due_at"] <= self._prolonged_due_at
             and all(values[name] == value for name, value in now_known.items())
         ):
             return  # its row says all of that

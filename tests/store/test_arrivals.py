@@ -71,6 +71,14 @@ def test_instances_in_quick_succession_write_the_row_of_their_study_once(
     assert due(database) >= due_at + QUIET
 
 
+def test_a_clock_that_is_set_back_delays_no_study_that_goes_on(database: Database) -> None:
+    note(database, arriving(), at=NOON + timedelta(hours=1))
+
+    note(database, arriving(instance="1.2.3.2"), at=NOON)
+
+    assert due(database) <= NOON + QUIET + timedelta(milliseconds=50)
+
+
 def test_an_instance_that_raises_the_priority_is_noted_though_its_study_is_due_late_enough(
     database: Database,
 ) -> None:
