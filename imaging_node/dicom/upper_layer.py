@@ -32,7 +32,7 @@ PDU_DEADLINE_S = 10.0
 # How long a peer may take to close its side after an abort, a rejection or a release (ARTIM).
 CLOSING_DEADLINE_S = 2.0
 _TICK_S = 1.0
-BUFFER_BYTES = 4 * OFFERED_PDU_BYTES
+_BUFFER_BYTES = 4 * OFFERED_PDU_BYTES
 _HEADER = struct.Struct(">BxI")
 _VALUE_HEADER = struct.Struct(">IBB")
 _IS_COMMAND = 1
@@ -271,7 +271,7 @@ class UpperLayer:
         # A peer that was let in may send much: one buffer for several PDUs.
         left = bytes(self._view[self._begin : self._end])
         self._view.release()
-        self._buffer = bytearray(BUFFER_BYTES)
+        self._buffer = bytearray(_BUFFER_BYTES)
         self._buffer[: len(left)] = left
         self._view = memoryview(self._buffer)
         self._begin, self._end = 0, len(left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,15 +45,13 @@ class Database:
         Raises:
             StorageError: The database is locked, full or damaged.
         """
-        with self._translated("write to"), self._turn:
+        with self._translated("write to"), self._turn, ExitStack() as failed:
+            failed.callback(self._let_go)  # whatever state the connection is in then
             if self._writing is None:
                 self._writing = self._engine.connect().execution_options(begin="IMMEDIATE")
-            try:
-                with self._writing.begin():
-                    yield self._writing
-            except BaseException:
-                self._let_go()  # whatever state it is in
-                raise
+            with self._writing.begin():
+                yield self._writing
+            failed.pop_all()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

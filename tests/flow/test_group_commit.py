@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class Slowly:
+    """An item whose preparing lasts until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def prepare(self) -> int:
+        self.begun.set()
+        assert self.may_go_on.wait(10)
+        return 1
+
+
 def test_items_that_wait_share_a_step_and_each_gets_its_own_outcome() -> None:
     may_go_on = threading.Event()
     begun = threading.Event()
@@ -113,20 +126,15 @@ def test_a_step_waits_for_an_item_that_is_being_prepared() -> None:
         return items
 
     commit = GroupCommit(step, longest_wait_s=10)
-    begun, may_go_on = threading.Event(), threading.Event()
-
-    def prepare_slowly() -> int:
-        begun.set()
-        assert may_go_on.wait(10)
-        return 1
+    slowly = Slowly()
 
     with ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(commit.submit, prepare_slowly)
-        assert begun.wait(10)
+        slow = pool.submit(commit.submit, slowly.prepare)
+        assert slowly.begun.wait(10)
         ready = pool.submit(commit.submit, lambda: 2)
         while not commit._waiting:
-            begun.wait(0.01)
-        may_go_on.set()
+            slowly.begun.wait(0.01)
+        slowly.may_go_on.set()
         assert (slow.result(10), ready.result(10)) == (1, 2)
 
     assert groups == [[2, 1]]
@@ -134,18 +142,13 @@ def test_a_step_waits_for_an_item_that_is_being_prepared() -> None:
 
 def test_a_step_does_not_wait_for_ever() -> None:
     commit: GroupCommit[int, int] = GroupCommit(lambda items: items, longest_wait_s=0.01)
-    begun, may_go_on = threading.Event(), threading.Event()
-
-    def prepare_slowly() -> int:
-        begun.set()
-        assert may_go_on.wait(10)
-        return 1
+    slowly = Slowly()
 
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(commit.submit, prepare_slowly)
-        assert begun.wait(10)
+        slow = pool.submit(commit.submit, slowly.prepare)
+        assert slowly.begun.wait(10)
         assert commit.submit(lambda: 2) == 2
-        may_go_on.set()
+        slowly.may_go_on.set()
         assert slow.result(10) == 1
 
 
