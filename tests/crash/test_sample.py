@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imaging_node.settings import free_environment
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,7 +35,13 @@ def test_no_promise_is_broken_at_a_sample_of_the_points_and_every_wrong_node_is_
 ) -> None:
     tool_path("cc")
     done = subprocess.run(
-        [*COMMAND, "--sample"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=290
+        [*COMMAND, "--sample"],
+        cwd=ROOT,
+        env=free_environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=290,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -56,6 +64,7 @@ def test_no_promise_is_broken_at_a_sample_of_the_points_and_every_wrong_node_is_
 def test_the_kills_at_random_moments_break_no_promise_either() -> None:
     done = subprocess.run(
         [*COMMAND, "--random-for", "15", "--seed", "4"],
+        env=free_environment(PYTHONPATH=str(ROOT)),
         cwd=ROOT,
         capture_output=True,
         text=True,
