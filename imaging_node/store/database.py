@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 20_000
+_FIRST_NAP_S, _LONGEST_NAP_S = 0.0002, 0.005
 _FSYNC_FAILED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -49,6 +51,7 @@ class Database:
             failed.callback(self._let_go)  # whatever state the connection is in then
             if self._writing is None:
                 self._writing = self._engine.connect().execution_options(begin="IMMEDIATE")
+                _refuse_to_wait(self._writing)
             with self._writing.begin():
                 yield self._writing
             failed.pop_all()
@@ -83,9 +86,10 @@ class Database:
         self._engine.dispose()
 
     def _let_go(self) -> None:
-        """Give the writer's connection back to the pool, which ends what is under way on it."""
+        """Close the writer's connection, which ends what is under way on it."""
         connection, self._writing = self._writing, None
         if connection is not None:
+            connection.invalidate()  # not as a reader's: it does not wait
             connection.close()
 
     @contextmanager
@@ -219,8 +223,40 @@ def _put_references_aside(connection: DBAPIConnection, _: ConnectionPoolEntry) -
 
 
 def _begin(connection: Connection) -> None:
-    kind = connection.get_execution_options().get("begin", "DEFERRED")
     # Not as a statement of SQLAlchemy, which costs more than SQLite's work for it.
+    raw = _raw(connection)
+    if connection.get_execution_options().get("begin") == "IMMEDIATE":
+        _begin_to_write(raw)
+    else:
+        raw.execute("BEGIN")
+
+
+def _refuse_to_wait(connection: Connection) -> None:
+    _raw(connection).execute("PRAGMA busy_timeout=0")
+
+
+def _begin_to_write(raw: sqlite3.Connection) -> None:
+    """Wait for the write lock; SQLite's own naps grow beyond another process's whole transaction.
+
+    Raises:
+        OperationalError: Another process has held it for 20 s, or the database is damaged.
+    """
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    nap_s = _FIRST_NAP_S
+    while True:
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline_s:
+                raise
+        else:
+            return
+        time.sleep(nap_s)
+        nap_s = min(1.5 * nap_s, _LONGEST_NAP_S)
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
     raw = connection.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)
-    raw.execute(f"BEGIN {kind}")
+    return raw

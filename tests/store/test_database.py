@@ -67,14 +67,11 @@ def test_a_commit_that_fails_undoes_its_change_and_the_next_one_is_made(
 
 
 def test_a_database_that_another_process_has_locked_is_refused_and_then_taken(
-    database: Database,
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("imaging_node.store.database.BUSY_TIMEOUT_MS", 50)
     put(database, "before")
     other = sqlite3.connect(database._engine.url.database or "", isolation_level=None)
-    with database.write() as connection:
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        raw.execute("PRAGMA busy_timeout=50")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageError, match="locked"):
         put(database, "lost")
@@ -84,6 +81,24 @@ def test_a_database_that_another_process_has_locked_is_refused_and_then_taken(
     put(database, "kept")
 
     assert keys(database) == {"before", "kept"}
+
+
+def test_a_writer_waits_for_another_process_whether_it_has_written_before_or_not(
+    database: Database,
+) -> None:
+    other = sqlite3.connect(
+        database._engine.url.database or "", isolation_level=None, check_same_thread=False
+    )
+    for key in ("first", "second"):
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.2, other.execute, ["COMMIT"])
+        release.start()
+        put(database, key)
+        assert not other.in_transaction
+        release.join()
+    other.close()
+
+    assert keys(database) == {"first", "second"}
 
 
 def test_threads_take_turns(database: Database) -> None:
