@@ -24,7 +24,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 enum { PHASES = 8, GROUPS = 3, WHAT = 256, PAGE = 4096, POISONED = 16, PAGES = 65536 };
@@ -271,22 +270,17 @@ static off_t position(int descriptor) {
   return lseek(descriptor, 0, SEEK_CUR);
 }
 
-static ssize_t written_here(const char *call, const char *path, int descriptor,
-                            const void *content, size_t length) {
+ssize_t write(int descriptor, const void *content, size_t length) {
+  char path[512];
   int is_last = 0;
-  ssize_t taken = allowed(call, path, length, &is_last);
+  if (!subject(descriptor, path, sizeof path)) return REAL(write)(descriptor, content, length);
+  ssize_t taken = allowed("write", path, length, &is_last);
   if (taken < 0) return -1;
   off_t offset = *path ? position(descriptor) : 0;
   ssize_t written = REAL(write)(descriptor, content, taken);
   if (is_last) die();
   if (*path) note_rewritten(descriptor, offset, written);
   return written;
-}
-
-ssize_t write(int descriptor, const void *content, size_t length) {
-  char path[512];
-  if (!subject(descriptor, path, sizeof path)) return REAL(write)(descriptor, content, length);
-  return written_here("write", path, descriptor, content, length);
 }
 
 static ssize_t written_at(int descriptor, const void *content, size_t length, off_t offset) {
@@ -308,23 +302,6 @@ ssize_t pwrite(int descriptor, const void *content, size_t length, off_t offset)
 
 ssize_t pwrite64(int descriptor, const void *content, size_t length, off64_t offset) {
   return written_at(descriptor, content, length, offset);
-}
-
-ssize_t writev(int descriptor, const struct iovec *pieces, int count) {
-  char path[512];
-  if (!subject(descriptor, path, sizeof path)) return REAL(writev)(descriptor, pieces, count);
-  /* As one piece, so that it tears where a write would. */
-  size_t length = 0;
-  for (int each = 0; each < count; each++) length += pieces[each].iov_len;
-  char *whole = malloc(length + 1), *end = whole;
-  if (!whole) die();
-  for (int each = 0; each < count; each++) {
-    memcpy(end, pieces[each].iov_base, pieces[each].iov_len);
-    end += pieces[each].iov_len;
-  }
-  ssize_t written = written_here("writev", path, descriptor, whole, length);
-  free(whole);
-  return written;
 }
 
 ssize_t send(int descriptor, const void *content, size_t length, int flags) {

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDERS = ("imaging_node", "tests", "scripts")
+SUFFIXES = (".py", ".c")
 MAXIMUM_LINES = 400
 # Names that say nothing about what is inside.
 EMPTY_WORDS = frozenset(
@@ -27,11 +28,12 @@ _EXCEPTION_WITH_REASON = re.compile(
 def violations(root: Path) -> Iterator[str]:
     """Every broken rule below `root`, as "file:line: what to do"."""
     for folder in FOLDERS:
-        for path in sorted((root / folder).rglob("*.py")):
+        files = (path for path in (root / folder).rglob("*") if path.suffix in SUFFIXES)
+        for path in sorted(files):
             lines = path.read_text(encoding="utf-8").splitlines()
             name = path.relative_to(root)
             if len(lines) > MAXIMUM_LINES:
-                yield f"{name}:{len(lines)}: more than {MAXIMUM_LINES} lines; split the module"
+                yield f"{name}:{len(lines)}: more than {MAXIMUM_LINES} lines; split the file"
             if EMPTY_WORDS & set(path.stem.split("_")):
                 yield f"{name}:1: name the module after its one idea"
             for number, line in enumerate(lines, start=1):

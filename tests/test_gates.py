@@ -81,6 +81,7 @@ def test_import_linter_refuses_a_wall_moved(
     ("module", "code", "complaint"),
     [
         ("domain/planted.py", "A = 1\n" * 399, "more than 400 lines"),
+        ("domain/planted.c", "int a;\n" * 401, "more than 400 lines"),
         ("domain/file_utils.py", "A = 1\n", "one idea"),
         ("domain/planted.py", "class StudyManager:\n    pass\n", "StudyManager"),
         ("domain/planted.py", "import os  # no" + "qa: F401\n", "its reason"),

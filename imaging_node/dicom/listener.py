@@ -28,6 +28,9 @@ _DRAIN_POLL_S = 0.05
 _ACCEPT_POLL_S = 0.2
 # After accept() failed for lack of descriptors or memory: the kernel keeps the connection.
 _EXHAUSTED_WAIT_S = 0.1
+# All who will be rejected for their address share the slots of one address: with an address each
+# they could hold all slots by saying nothing.
+_STRANGERS = "::"
 
 
 class Listener:
@@ -124,7 +127,8 @@ class Listener:
         if self._is_draining.is_set():
             self._turn_away(connection, caller, DRAINING)
             return
-        slot = self._slots.take(caller.address)
+        is_expected = self._reception.policy.is_expected(caller.address)
+        slot = self._slots.take(caller.address if is_expected else _STRANGERS)
         if slot is None:
             self._turn_away(connection, caller, OVER_LIMIT)
             return

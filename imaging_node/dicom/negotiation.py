@@ -179,7 +179,7 @@ class Policy:
             return CALLED_AE_UNKNOWN
         address = ipaddress.ip_address(caller.address)
         if not self._settings.callers:
-            if not address.is_loopback:
+            if not self.is_expected(caller.address):
                 return NOT_ON_LOOPBACK
         elif not any(
             _is(entry, request.calling_ae_title, caller) and address in network
@@ -187,6 +187,13 @@ class Policy:
         ):
             return CALLER_UNKNOWN
         return self._user_refusal(request)
+
+    def is_expected(self, address: str) -> bool:
+        """Whether somebody who may call has this IP address."""
+        expected = ipaddress.ip_address(address)
+        if not self._settings.callers:
+            return expected.is_loopback
+        return any(expected in network for _, network in self._networks)
 
     def accept(self, request: Request) -> tuple[bytes, dict[int, AcceptedContext]]:
         """The A-ASSOCIATE-AC PDU, and what was agreed on."""

@@ -39,7 +39,7 @@ class QuarantinedInstance:
     Its bytes are kept. Nothing was scored, and nothing happens to it by itself.
 
     Attributes:
-        digest: SHA-256 of its file in the spool, 64 hex digits.
+        digest: BLAKE3 of its file in the spool, 64 hex digits.
         received_at: Timezone-aware UTC; None when the row that said so is damaged.
     """
 
@@ -58,7 +58,7 @@ class KeptInstance:
     """One content of one instance of a study, as kept in the spool or in an archive.
 
     Attributes:
-        digest: SHA-256 of its file, 64 hex digits.
+        digest: BLAKE3 of its file, 64 hex digits.
     """
 
     sop_instance_uid: str

@@ -16,7 +16,7 @@ class ImageInstance:
 
     Attributes:
         path: Durable file with the bytes as received.
-        digest: SHA-256 of that file, 64 hex digits.
+        digest: BLAKE3 of that file, 64 hex digits.
         modality: (0008,0060).
         body_part: Body Part Examined (0018,0015), or a word found in its code sequences.
         view_position: (0018,5101), or the view of the View Code Sequence.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from imaging_node.dicom.commitment import (
 from imaging_node.dicom.commitment_exchange import send_report
 from imaging_node.domain.errors import PeerRefusedError, PeerUnavailableError
 from imaging_node.domain.lifecycle import DeliveryState
+from imaging_node.store.content_digest import is_digest_of_file
 from imaging_node.store.owed_reports import (
     claim_owed,
     close_owed,
@@ -105,8 +105,7 @@ def _decide(owed: OwedReport, room: DeliveryRoom) -> tuple[FailedReference, ...]
 
 def _is_whole(path: Path, digest: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+        return is_digest_of_file(path, digest)
     except OSError:
         return False
 

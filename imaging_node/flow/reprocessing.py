@@ -11,7 +11,6 @@ import json
 import os
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.result_object import ObjectKind
 from imaging_node.flow.intake import IntakeRoom, accept_instance
 from imaging_node.store.arrivals import ArrivingInstance, known_paths, note_arrival
+from imaging_node.store.content_digest import digest_of
 from imaging_node.store.listings import list_objects, list_worklist
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def scan_archive(
                     image=replace(
                         header.image,
                         path=path.absolute(),
-                        digest=sha256(payload).hexdigest(),
+                        digest=digest_of(payload),
                     ),
                     is_in_spool=False,
                     patient_digest=header.patient_digest,

@@ -17,7 +17,7 @@ from imaging_node.node.certificates import require_valid_certificates, warn_of_e
 from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, Role
 from imaging_node.node.wiring import is_dead, now, open_audit_log, open_state, worker_name
-from imaging_node.store.deliveries import release_deliveries
+from imaging_node.store.deliveries import release_deliveries, return_unfinished
 from imaging_node.store.owed_reports import release_owed
 from imaging_node.telemetry import Event, log, place_of
 
@@ -93,18 +93,24 @@ def _serve_peer(name: str, settings: Settings, room: DeliveryRoom, role: Role) -
     peer = settings.peers[name]
     # Of several peers with one AE title the first gets the reports: there is one of each.
     same = [each for each, other in settings.peers.items() if other.ae_title == peer.ae_title]
+    is_unfinished = False
     while not role.stopping.is_set():
         tried = 0
         try:
+            if is_unfinished:
+                return_unfinished(room.database, name, worker=room.worker, now=room.clock())
+                is_unfinished = False
             if name in settings.destinations:
                 tried += deliver_due(name, peer, room)
             if name == same[0]:
                 tried += report_due(peer, room)
         except StorageError as error:
+            is_unfinished = True
             log(Event.DATABASE_FAILED, role="deliver", reason=str(error))
             if isinstance(error, DurabilityError):
                 role.lose_durability()
         except Exception as error:  # noqa: BLE001 - top of a peer's loop
+            is_unfinished = True
             log(
                 Event.THREAD_FAILED,
                 role="deliver",

@@ -161,6 +161,16 @@ def release_deliveries(database: Database, is_dead: Callable[[str], bool], *, no
     return changed.rowcount
 
 
+def return_unfinished(database: Database, destination: str, *, worker: str, now: datetime) -> None:
+    """Make due at once what `worker` claimed and could not note the end of; it has no other."""
+    with database.write() as connection:
+        connection.execute(
+            deliveries.update()
+            .where(deliveries.c.destination == destination, deliveries.c.claimed_by == worker)
+            .values(state=DeliveryState.WAITING, claimed_by="", next_attempt_at=now)
+        )
+
+
 def requeue_delivery(database: Database, delivery_id: int, *, now: datetime) -> None:
     """Send a parked or waiting object again now.
 

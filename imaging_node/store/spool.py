@@ -1,14 +1,14 @@
-"""The spool: immutable files named by the SHA-256 of their content."""
+"""The spool: immutable files named by the digest of their content."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import secrets
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.errors import IntegrityError, StorageError
+from imaging_node.store.content_digest import is_digest_of
 from imaging_node.store.spool_part import (
     Memories,
     SpoolPart,
@@ -72,7 +72,7 @@ class Spool:
         """Give a part that is complete its name; on return it survives a power failure.
 
         Returns:
-            Its SHA-256, 64 hex digits.
+            Its digest, 64 hex digits.
 
         Raises:
             DurabilityError: An fsync failed.
@@ -101,7 +101,7 @@ class Spool:
         """Keep `payload`; on return it survives a power failure.
 
         Returns:
-            Its SHA-256, 64 hex digits.
+            Its digest, 64 hex digits.
 
         Raises:
             StorageError: The disk is full or failing; nothing was kept.
@@ -136,7 +136,7 @@ class Spool:
 
 
 def read_verified(path: Path, digest: str) -> bytes:
-    """The content of `path` if its SHA-256 is `digest`.
+    """The content of `path` if `digest` names it.
 
     Raises:
         IntegrityError: The file is missing, unreadable or changed.
@@ -147,7 +147,7 @@ def read_verified(path: Path, digest: str) -> bytes:
         raise IntegrityError(
             f"cannot read the file {digest[:12]} ({error_name(error)}); restore it from a backup"
         ) from None
-    if sha256(payload).hexdigest() != digest:
+    if not is_digest_of(payload, digest):
         raise IntegrityError(
             f"the file {digest[:12]} is not what was received: its digest changed;"
             " check the disk and restore it from a backup"

@@ -11,10 +11,10 @@ import mmap
 import os
 from contextlib import contextmanager, suppress
 from fcntl import F_SETFL, fcntl
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.errors import DurabilityError, StorageError
+from imaging_node.store.content_digest import begin_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ class SpoolPart:
         self._descriptor = -1
         self._is_direct = False
         self._is_moved = False
-        self._hash = sha256()
+        self._digest = begin_digest()
         self._beginning = b""
         self.size_bytes = 0
 
@@ -117,7 +117,7 @@ class SpoolPart:
         """Write what is left in memory.
 
         Returns:
-            The SHA-256 of all that was given, 64 hex digits.
+            The digest of all that was given, 64 hex digits.
 
         Raises:
             StorageError: The disk is full or failing.
@@ -125,7 +125,7 @@ class SpoolPart:
         if self._memory is not None:
             self._empty(self._memory)
             self._let_go()
-        return self._hash.hexdigest()
+        return self._digest.hexdigest()
 
     def sync(self) -> None:
         """Return once the content survives a power failure.
@@ -174,7 +174,7 @@ class SpoolPart:
     def _empty(self, memory: memoryview) -> None:
         """Hash and write what was gathered."""
         gathered, self._used = memory[: self._used], 0
-        self._hash.update(gathered)
+        self._digest.update(gathered)
         try:
             if self._descriptor < 0:
                 self._beginning = bytes(gathered[:_BEGINNING_BYTES])

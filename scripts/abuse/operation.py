@@ -10,7 +10,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -26,6 +25,7 @@ from abuse.sending import (
 )
 from imaging_node.demonstration.local_node import free_ports
 from imaging_node.settings import free_environment
+from imaging_node.store.content_digest import digest_of
 from imaging_node.store.listings import list_instances
 from tests.dicom.listening import data_pdu, value
 
@@ -240,7 +240,7 @@ def _expect_kept(ground: Ground, acknowledged: Mapping[str, bytes]) -> None:
     for uid, dataset in acknowledged.items():
         expect(uid in known, "an acknowledged instance is not in the database")
         content = files[known[uid]].read_bytes()
-        expect(sha256(content).hexdigest() == known[uid], "a kept file is not what was received")
+        expect(digest_of(content) == known[uid], "a kept file is not what was received")
         expect(content.endswith(dataset), "a kept file is not what was sent")
 
 

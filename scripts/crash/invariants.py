@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from crash.films import dataset_bytes
+from imaging_node.store.content_digest import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -170,4 +171,4 @@ def _key(state: Path) -> Iterator[str]:
 def _spooled(state: Path, digest: str) -> bytes | None:
     path = state / "spool" / digest[:2] / f"{digest}.dcm"
     content = path.read_bytes() if path.exists() else b""
-    return content if sha256(content).hexdigest() == digest else None
+    return content if digest_of(content) == digest else None

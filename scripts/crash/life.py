@@ -8,7 +8,6 @@ import socket
 import traceback
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +26,7 @@ from imaging_node.node.recovery import recover_state
 from imaging_node.node.score import close_scoring_room, open_scoring_room
 from imaging_node.node.wiring import is_dead, now, open_state, worker_name
 from imaging_node.settings import Settings
+from imaging_node.store.content_digest import digest_of
 from imaging_node.store.deliveries import release_deliveries
 from imaging_node.store.owed_reports import release_owed
 from imaging_node.store.schema import deliveries, instances, studies
@@ -197,8 +197,7 @@ def _inventory(database: Database, spool: Spool) -> list[str]:
     return [
         row.sop_instance_uid
         for row in rows
-        if (path := spool.path(row.digest)).exists()
-        and sha256(path.read_bytes()).hexdigest() == row.digest
+        if (path := spool.path(row.digest)).exists() and digest_of(path.read_bytes()) == row.digest
     ]
 
 

@@ -19,6 +19,7 @@ from pynetdicom.pdu_primitives import (
 from imaging_node.settings import DicomSettings
 from tests.dicom.listening import (
     CT,
+    LOOPBACK,
     VERIFICATION,
     RawPeer,
     Seen,
@@ -157,6 +158,26 @@ def test_one_association_too_many_is_rejected_until_another_ends(
         running.listener.await_end(0.2)
         with RawPeer(running.port) as peer:
             assert peer.associate(STORES)[:1] == b"\x02"
+
+
+def test_strangers_with_many_addresses_leave_room_for_those_who_may_call(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "max_associations": 4,
+        "max_associations_per_address": 2,
+        "callers": [{"ae_title": "RAW", "address": LOOPBACK}],
+    }
+    with listening(tmp_path, **settings) as running, ExitStack() as stack:
+        silent = [
+            stack.enter_context(RawPeer(running.port, source=f"127.0.0.{number}"))
+            for number in range(2, 8)
+        ]
+        answers = [peer.associate(STORES) for peer in silent[2:]]
+        assert {rejection(answer) for answer in answers} == {"2/3/2"}
+
+        for _ in range(2):
+            peer = stack.enter_context(RawPeer(running.port))
+            assert peer.associate(STORES)[:1] == b"\x02"
+        assert rejection(silent[0].associate(STORES)) == "1/1/3"
 
 
 def test_what_was_not_asked_for_is_ignored_politely(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from imaging_node.domain.errors import StorageError
 from imaging_node.domain.lifecycle import DeliveryState
 from imaging_node.flow.delivery import deliver_due
 from imaging_node.settings import PeerSettings
+from imaging_node.store.deliveries import return_unfinished
 from imaging_node.store.listings import list_deliveries
 from tests.dicom.fault_proxy import Fault, FaultProxy
 from tests.dicom.storage_peer import CAPTURE, StoragePeer
@@ -178,6 +181,25 @@ def test_when_told_to_stop_what_is_left_waits_for_the_next_start(
 
     assert (row.state, row.attempts, row.next_attempt_at) == (DeliveryState.WAITING, 0, DUE)
     assert deliver(room, pacs.settings()).state is DeliveryState.DELIVERED
+
+
+def test_what_was_sent_and_could_not_be_noted_is_sent_again_at_once(
+    room: DeliveryRoom, pacs: StoragePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imaging_node.store.database.BUSY_TIMEOUT_MS", 50)
+    other = sqlite3.connect(room.database._engine.url.database or "", isolation_level=None)
+    locking = replace(room, record=lambda _: other.execute("BEGIN IMMEDIATE"))
+    with pytest.raises(StorageError, match="locked"):
+        deliver_due("pacs", pacs.settings(), locking)
+    other.close()
+    assert deliver_due("pacs", pacs.settings(), room) == 0  # it is claimed
+
+    return_unfinished(room.database, "another", worker=room.worker, now=DUE)
+    assert deliver_due("pacs", pacs.settings(), room) == 0
+    return_unfinished(room.database, "pacs", worker=room.worker, now=DUE)
+
+    assert deliver(room, pacs.settings()).state is DeliveryState.DELIVERED
+    assert len(pacs.datasets[OBJECT_UID]) == 2
 
 
 def test_waits_double_up_to_the_longest(room: DeliveryRoom, clock: Clock) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import resource
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from imaging_node.domain.errors import IntegrityError, StorageError
+from imaging_node.store.content_digest import digest_of
 from imaging_node.store.spool import Spool
 
 
 def test_a_file_is_named_by_its_content_and_read_back_whole(spool: Spool) -> None:
     digest = spool.write(b"instance")
 
-    assert digest == sha256(b"instance").hexdigest()
+    assert digest == digest_of(b"instance")
     assert spool.read(digest) == b"instance"
     assert spool.path(digest).stat().st_mode & 0o077 == 0
 
@@ -75,7 +75,7 @@ def test_a_failing_disk_leaves_no_part_file_behind(
 def test_what_lies_there_already_is_not_trusted_to_be_durable(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = sha256(b"instance").hexdigest()
+    digest = digest_of(b"instance")
     # As a writer leaves it that was killed between rename and fsync: it reads well, from memory.
     spool.path(digest).write_bytes(b"instance")
     synced: set[int] = set()
@@ -105,7 +105,7 @@ def test_a_good_copy_does_not_yield_to_one_that_the_disk_did_not_take(
     with pytest.raises(StorageError, match="EIO"):
         spool.write(b"instance")
 
-    assert spool.path(sha256(b"instance").hexdigest()).stat().st_ino == before
+    assert spool.path(digest_of(b"instance")).stat().st_ino == before
 
 
 def test_a_disk_that_takes_a_file_but_no_byte_leaves_neither_file_nor_descriptor(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from imaging_node.domain.errors import StorageError
+from imaging_node.store.content_digest import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_every_length_is_kept_byte_for_byte(
 
     digest = keep(spool, content, piece_bytes)
 
-    assert digest == sha256(content).hexdigest()
+    assert digest == digest_of(content)
     assert spool.path(digest).read_bytes() == content
 
 
