@@ -98,7 +98,8 @@ def _serve_peer(name: str, settings: Settings, room: DeliveryRoom, role: Role) -
         tried = 0
         try:
             if is_unfinished:
-                return_unfinished(room.database, name, worker=room.worker, now=room.clock())
+                due_at = room.clock() + room.back_off.after(1)
+                return_unfinished(room.database, name, worker=room.worker, due_at=due_at)
                 is_unfinished = False
             if name in settings.destinations:
                 tried += deliver_due(name, peer, room)
@@ -110,7 +111,6 @@ def _serve_peer(name: str, settings: Settings, room: DeliveryRoom, role: Role) -
             if isinstance(error, DurabilityError):
                 role.lose_durability()
         except Exception as error:  # noqa: BLE001 - top of a peer's loop
-            is_unfinished = True
             log(
                 Event.THREAD_FAILED,
                 role="deliver",

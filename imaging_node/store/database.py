@@ -51,7 +51,7 @@ class Database:
             failed.callback(self._let_go)  # whatever state the connection is in then
             if self._writing is None:
                 self._writing = self._engine.connect().execution_options(begin="IMMEDIATE")
-                _refuse_to_wait(self._writing)
+                _wait_at_most(self._writing, 0)
             with self._writing.begin():
                 yield self._writing
             failed.pop_all()
@@ -86,11 +86,13 @@ class Database:
         self._engine.dispose()
 
     def _let_go(self) -> None:
-        """Close the writer's connection, which ends what is under way on it."""
+        """Give the writer's connection back to the pool, which ends what is under way on it."""
         connection, self._writing = self._writing, None
         if connection is not None:
-            connection.invalidate()  # not as a reader's: it does not wait
-            connection.close()
+            try:
+                _wait_at_most(connection, BUSY_TIMEOUT_MS)
+            finally:
+                connection.close()
 
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
@@ -231,8 +233,8 @@ def _begin(connection: Connection) -> None:
         raw.execute("BEGIN")
 
 
-def _refuse_to_wait(connection: Connection) -> None:
-    _raw(connection).execute("PRAGMA busy_timeout=0")
+def _wait_at_most(connection: Connection, limit_ms: int) -> None:
+    _raw(connection).execute(f"PRAGMA busy_timeout={limit_ms}")
 
 
 def _begin_to_write(raw: sqlite3.Connection) -> None:

@@ -161,13 +161,19 @@ def release_deliveries(database: Database, is_dead: Callable[[str], bool], *, no
     return changed.rowcount
 
 
-def return_unfinished(database: Database, destination: str, *, worker: str, now: datetime) -> None:
-    """Make due at once what `worker` claimed and could not note the end of; it has no other."""
+def return_unfinished(
+    database: Database, destination: str, *, worker: str, due_at: datetime
+) -> None:
+    """Send again what `worker` claimed and could not note the end of; it has no other claims."""
     with database.write() as connection:
         connection.execute(
             deliveries.update()
-            .where(deliveries.c.destination == destination, deliveries.c.claimed_by == worker)
-            .values(state=DeliveryState.WAITING, claimed_by="", next_attempt_at=now)
+            .where(
+                deliveries.c.destination == destination,
+                deliveries.c.claimed_by == worker,
+                deliveries.c.state.not_in((DeliveryState.DELIVERED, DeliveryState.PARKED)),
+            )
+            .values(state=DeliveryState.WAITING, claimed_by="", next_attempt_at=due_at)
         )
 
 

@@ -183,7 +183,7 @@ def test_when_told_to_stop_what_is_left_waits_for_the_next_start(
     assert deliver(room, pacs.settings()).state is DeliveryState.DELIVERED
 
 
-def test_what_was_sent_and_could_not_be_noted_is_sent_again_at_once(
+def test_what_was_sent_and_could_not_be_noted_is_sent_again_when_that_is_said(
     room: DeliveryRoom, pacs: StoragePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imaging_node.store.database.BUSY_TIMEOUT_MS", 50)
@@ -194,9 +194,9 @@ def test_what_was_sent_and_could_not_be_noted_is_sent_again_at_once(
     other.close()
     assert deliver_due("pacs", pacs.settings(), room) == 0  # it is claimed
 
-    return_unfinished(room.database, "another", worker=room.worker, now=DUE)
+    return_unfinished(room.database, "another", worker=room.worker, due_at=DUE)
     assert deliver_due("pacs", pacs.settings(), room) == 0
-    return_unfinished(room.database, "pacs", worker=room.worker, now=DUE)
+    return_unfinished(room.database, "pacs", worker=room.worker, due_at=DUE)
 
     assert deliver(room, pacs.settings()).state is DeliveryState.DELIVERED
     assert len(pacs.datasets[OBJECT_UID]) == 2

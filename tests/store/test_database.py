@@ -83,9 +83,7 @@ def test_a_database_that_another_process_has_locked_is_refused_and_then_taken(
     assert keys(database) == {"before", "kept"}
 
 
-def test_a_writer_waits_for_another_process_whether_it_has_written_before_or_not(
-    database: Database,
-) -> None:
+def test_a_writer_waits_for_another_process(database: Database) -> None:
     other = sqlite3.connect(
         database._engine.url.database or "", isolation_level=None, check_same_thread=False
     )
