@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.store import checksums, migration, schema
+from imaging_node.store.prepared import driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -226,7 +227,7 @@ def _put_references_aside(connection: DBAPIConnection, _: ConnectionPoolEntry) -
 
 def _begin(connection: Connection) -> None:
     # Not as a statement of SQLAlchemy, which costs more than SQLite's work for it.
-    raw = _raw(connection)
+    raw = driver(connection)
     if connection.get_execution_options().get("begin") == "IMMEDIATE":
         _begin_to_write(raw)
     else:
@@ -234,7 +235,7 @@ def _begin(connection: Connection) -> None:
 
 
 def _wait_at_most(connection: Connection, limit_ms: int) -> None:
-    _raw(connection).execute(f"PRAGMA busy_timeout={limit_ms}")
+    driver(connection).execute(f"PRAGMA busy_timeout={limit_ms}")
 
 
 def _begin_to_write(raw: sqlite3.Connection) -> None:
@@ -256,9 +257,3 @@ def _begin_to_write(raw: sqlite3.Connection) -> None:
             return
         time.sleep(nap_s)
         nap_s = min(1.5 * nap_s, _LONGEST_NAP_S)
-
-
-def _raw(connection: Connection) -> sqlite3.Connection:
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-    return raw

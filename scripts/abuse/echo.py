@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from abuse.ground import Ground, UnexpectedError
-from tests.dicom.listening import VERIFICATION, data_pdu, echo_command, value
+from tests.dicom.listening import RELEASE_REQUEST, VERIFICATION, data_pdu, echo_command, value
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 LIMIT_MS = 2000.0
 _PAUSE_S = 0.1
 _IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-_RELEASE_REQUEST = b"\x05\0\0\0\0\x04\0\0\0\0"
 _GIVE_UP_S = 10.0
 
 
@@ -84,5 +83,5 @@ def echo(ground: Ground) -> None:
         status = peer.status()
         if status:
             raise UnexpectedError(f"C-ECHO answered {status:04X}")
-        peer.send(_RELEASE_REQUEST)
+        peer.send(RELEASE_REQUEST)
         peer.pdu()

@@ -16,7 +16,7 @@ from abuse.ground import ATTACKER, Ground, Party, expect, wait_until
 from imaging_node.dicom.encoding import RawElement
 from imaging_node.dicom.file_format import split_part10
 from imaging_node.domain.lifecycle import FINAL_STUDY_STATES, DeliveryState
-from tests.dicom.listening import CT, RawPeer, data_pdu, store_command, value
+from tests.dicom.listening import CT, RELEASE_REQUEST, RawPeer, data_pdu, store_command, value
 from tests.integration.films import film
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 LITTLE = str(ExplicitVRLittleEndian)
 SUCCESS = 0x0000
-RELEASE_REQUEST = b"\x05\0\0\0\0\x04\0\0\0\0"
 _FRAGMENT_BYTES = 65536
 _ANSWER_LIMIT_S = 60.0
 # Fewer than one address may: a connection counts until the node has noticed its end.

@@ -12,7 +12,7 @@ from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation
 
 from crash.life import AE_TITLE
 from imaging_node.dicom import command_set as words
-from tests.dicom.listening import RawPeer, data_pdu, store_command, value
+from tests.dicom.listening import RELEASE_REQUEST, RawPeer, data_pdu, store_command, value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _KINDS = (CTImageStorage, DigitalXRayImageStorageForPresentation)
 _ACCEPTED, _DATA = b"\x02", b"\x04"
-_RELEASE_REQUEST = b"\x05\0\0\0\0\x04\0\0\0\0"
 # Shorter than the shortest PDU that a receiver must offer.
 _FRAGMENT_BYTES = 16000
 # Of the PDU and its first presentation data value.
@@ -69,7 +68,7 @@ class Sender:
                         return False
                     if status == 0x0000:
                         self.acknowledged.add(each.sop_instance_uid)
-                peer.send(_RELEASE_REQUEST)
+                peer.send(RELEASE_REQUEST)
                 peer.pdu()
         except OSError:
             return False  # the node is gone, or hangs

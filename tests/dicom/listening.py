@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 VERIFICATION = "1.2.840.10008.1.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
+RELEASE_REQUEST = b"\x05\0\0\0\0\x04\0\0\0\0"
 
 
 @dataclass(slots=True)

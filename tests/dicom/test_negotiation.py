@@ -20,6 +20,7 @@ from imaging_node.settings import DicomSettings
 from tests.dicom.listening import (
     CT,
     LOOPBACK,
+    RELEASE_REQUEST,
     VERIFICATION,
     RawPeer,
     Seen,
@@ -152,7 +153,7 @@ def test_one_association_too_many_is_rejected_until_another_ends(
         assert [answer[:1] for answer in answers[:3]] == [b"\x02"] * 3
         assert rejection(answers[3]) == "2/3/2"
 
-        peers[0].send(b"\x05\0\0\0\0\x04\0\0\0\0")
+        peers[0].send(RELEASE_REQUEST)
         assert peers[0].pdu()[:1] == b"\x06"
         peers[0].socket.close()
         running.listener.await_end(0.2)

@@ -16,6 +16,7 @@ from imaging_node.dicom.endings import Ended
 from imaging_node.dicom.state_table import STATE_TABLE, Received, State
 from tests.dicom.listening import (
     CT,
+    RELEASE_REQUEST,
     VERIFICATION,
     RawPeer,
     association_request,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 LITTLE = str(ExplicitVRLittleEndian)
 BOTH = [(CT, LITTLE), (VERIFICATION, LITTLE)]
-RELEASE_REQUEST = b"\x05\0\0\0\0\x04\0\0\0\0"
 RELEASE_REPLY = b"\x06\0\0\0\0\x04\0\0\0\0"
 
 
