@@ -140,7 +140,7 @@ def retry(
 ) -> None:
     """Score an ended study again; its new report names the one before."""
     from imaging_node.node.wiring import now, open_state
-    from imaging_node.store.studies import retry_study
+    from imaging_node.store.claims import retry_study
 
     database, _, _ = open_state(load_settings(config))
     retry_study(database, uid, now=now())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from imaging_node.dicom.decoding import DecodingPool
     from imaging_node.domain.study import Study
     from imaging_node.inference.bundle import Bundle
-    from imaging_node.store.studies import Claim
+    from imaging_node.store.claims import Claim
 
 # Refused images that leave no gap beside a scored one: another view or another body part. Any
 # other refused image is one that somebody should have looked at.

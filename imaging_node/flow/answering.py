@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.report import build_report
 from imaging_node.dicom.saliency_capture import build_capture
 from imaging_node.dicom.source import read_source
 from imaging_node.domain.result_object import NodeIdentity, ResultContext, ResultObject
-from imaging_node.store.studies import previous_answers, series_started_at
+from imaging_node.store.answers import previous_answers, series_started_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from imaging_node.domain.study import Study
     from imaging_node.flow.analysis import ModelAnswer
     from imaging_node.store.database import Database
 
 MAXIMUM_CAPTURES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltAnswer:
+    """One model's answer as objects.
+
+    Attributes:
+        objects: The captures in the order of the findings, then the report.
+        series_started_at: By Series Instance UID: to be recorded with the objects, so that every
+            later one of a series says the same.
+    """
+
+    objects: tuple[ResultObject, ...]
+    series_started_at: Mapping[str, datetime]
 
 
 def build_answer(
@@ -28,16 +44,22 @@ def build_answer(
     node: NodeIdentity,
     *,
     clock: Callable[[], datetime],
-) -> list[ResultObject]:
+) -> BuiltAnswer:
     """Encode the captures of the findings called present, and the report.
-
-    Returns:
-        The captures in the order of the findings, then the report.
 
     Raises:
         IdentityHeldError: The source's identity must be settled by an administrator first.
     """
     result = answer.result
+    starts: dict[str, datetime] = {}
+
+    def started_at(series_instance_uid: str) -> datetime:
+        if series_instance_uid not in starts:
+            starts[series_instance_uid] = series_started_at(
+                database, series_instance_uid, now=clock()
+            )
+        return starts[series_instance_uid]
+
     previous = previous_answers(database, study.study_instance_uid, result.model.name)
     context = ResultContext(
         node=node,
@@ -45,7 +67,7 @@ def build_answer(
         settings_digest=answer.model.settings_digest,
         revision=len(previous),
         predecessor=previous[-1] if previous else None,
-        series_started_at=lambda uid: series_started_at(database, uid, now=clock()),
+        series_started_at=started_at,
     )
     sources = {each.sop_instance_uid: read_source(each.path) for each in answer.sources}
     captures = [
@@ -64,4 +86,4 @@ def build_answer(
     report = build_report(
         sources=list(sources.values()), result=result, context=context, captures=captures
     )
-    return [*captures, report]
+    return BuiltAnswer(objects=(*captures, report), series_started_at=starts)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from imaging_node.dicom.commitment import CommitmentRequest, new_transaction_uid
 from imaging_node.dicom.sender import Caller, StorageAssociation, open_storage
@@ -35,6 +35,7 @@ _PARCELS_AT_A_TIME = 16
 # Long enough for a slow peer to take all parcels of one claim; a dead worker's parcels are
 # released at the next start, not by this.
 _LEASE = timedelta(minutes=10)
+_NOTED_WITHIN = timedelta(seconds=1)
 # A peer that reports on the association it was asked on does so at once, or never.
 _REPORT_WAIT_S = 1.0
 
@@ -114,7 +115,8 @@ def deliver_due(destination: str, peer: PeerSettings, room: DeliveryRoom) -> int
                 _record(AuditKind.INSTANCES_TRANSFERRED, peer, sent, room)
                 _ask_commitment(stored, association, room)
             else:
-                sent = _send_all(parcels, association, room, partial(_finish, room=room))
+                with _Noting(room) as noting:
+                    sent = _send_all(parcels, association, room, noting.note)
                 _record(AuditKind.INSTANCES_TRANSFERRED, peer, sent, room)
     except PeerUnavailableError as error:
         # No association: none of them was tried, all wait alike.
@@ -221,9 +223,38 @@ def _record(
     )
 
 
-def _finish(parcel: Parcel, status: str, *, room: DeliveryRoom) -> None:
-    mark_delivered(room.database, parcel, status=status, now=room.clock())
-    _say(Event.DELIVERY_DONE, parcel, room, status=status)
+class _Noting:
+    """Notes what a peer accepted, several objects in one transaction.
+
+    An object is noted a second after the peer had it, or with the next one; one that a killed node
+    did not note is sent again, byte for byte.
+    """
+
+    def __init__(self, room: DeliveryRoom) -> None:
+        self._room = room
+        self._accepted: list[tuple[Parcel, str]] = []
+        self._since = room.clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def note(self, parcel: Parcel, status: str) -> None:
+        if not self._accepted:
+            self._since = self._room.clock()
+        self._accepted.append((parcel, status))
+        if self._room.clock() - self._since >= _NOTED_WITHIN:
+            self._write()
+
+    def _write(self) -> None:
+        if not self._accepted:
+            return
+        mark_delivered(self._room.database, self._accepted, now=self._room.clock())
+        accepted, self._accepted = self._accepted, []
+        for parcel, status in accepted:
+            _say(Event.DELIVERY_DONE, parcel, self._room, status=status)
 
 
 def _retry(parcel: Parcel, room: DeliveryRoom, *, status: str) -> None:

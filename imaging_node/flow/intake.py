@@ -14,6 +14,7 @@ from imaging_node.dicom.headers import read_header, require_legal_uid
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.priority import ReadingPriority, most_urgent
 from imaging_node.flow.group_commit import GroupCommit
+from imaging_node.store.answers import has_object
 from imaging_node.store.arrivals import (
     Arrival,
     ArrivingInstance,
@@ -24,7 +25,6 @@ from imaging_node.store.arrivals import (
     note_arrivals,
 )
 from imaging_node.store.spool import Spool
-from imaging_node.store.studies import has_object
 from imaging_node.telemetry import Event, Pseudonyms, log
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.errors import StorageError
-from imaging_node.store.studies import count_waiting
+from imaging_node.store.claims import count_waiting
 from imaging_node.telemetry import Event, log
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,12 @@ from imaging_node.domain.priority import TriageDecision, TriageRule, triage
 from imaging_node.domain.result_object import NodeIdentity
 from imaging_node.flow.analysis import ConfiguredModel, ModelAnswer, analyse, decline
 from imaging_node.flow.answering import build_answer
+from imaging_node.flow.group_commit import GroupCommit
+from imaging_node.store.answers import Ending, Finished
 from imaging_node.store.arrivals import read_study
+from imaging_node.store.claims import Claim, retry_study_later
 from imaging_node.store.database import Database
 from imaging_node.store.spool import Spool
-from imaging_node.store.studies import Claim, Ending, finish_study, retry_study_later
 from imaging_node.telemetry import Counters, Event, Metric, Pseudonyms, log
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class ScoringRoom:
 
     Attributes:
         site_rules: Triage rules of the settings, beside the bundles' own.
-        destinations: Peers that get every result.
+        finishing: Records the endings of all studies that are done at the same moment.
         on_answer: Called with each answer before it is encoded, e.g. to keep its maps.
     """
 
@@ -57,7 +59,7 @@ class ScoringRoom:
     decoder: DecodingPool
     node: NodeIdentity
     site_rules: tuple[TriageRule, ...]
-    destinations: tuple[str, ...]
+    finishing: GroupCommit[Finished, bool]
     answer_not_applicable: bool
     counters: Counters
     clock: Callable[[], datetime]
@@ -94,9 +96,8 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
     except OperatorError as error:
         ending = _without_answer(claim, StudyState.FAILED, str(error))
     finished_at = room.clock()
-    is_recorded = finish_study(
-        room.database, claim, ending, destinations=room.destinations, now=finished_at
-    )
+    finished = Finished(claim=claim, ending=ending, finished_at=finished_at)
+    is_recorded = room.finishing.submit(lambda: finished)
     log(
         Event.STUDY_ENDED if is_recorded else Event.STUDY_RESULT_DROPPED,
         study=room.pseudonyms.token(claim.study_instance_uid),
@@ -146,14 +147,21 @@ def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
         )
     kept: list[tuple[ResultObject, str]] = []
     reports: list[tuple[str, str, ResultObject]] = []
+    starts: dict[str, datetime] = {}
     for answer in answers:
         if room.on_answer is not None:
             room.on_answer(answer)
         built = build_answer(answer, study, room.database, room.node, clock=room.clock)
-        kept += [(each, room.spool.write(each.payload)) for each in built]
+        kept += [(each, room.spool.write(each.payload)) for each in built.objects]
+        starts |= built.series_started_at
         identity = answer.result.model
-        reports.append((identity.name, identity.digest, built[-1]))
-    return _with_answers(claim, answers, room, objects=tuple(kept), reports=tuple(reports))
+        reports.append((identity.name, identity.digest, built.objects[-1]))
+    return replace(
+        _with_answers(claim, answers, room),
+        objects=tuple(kept),
+        answers=tuple(reports),
+        series_started_at=starts,
+    )
 
 
 def _answers(
@@ -185,14 +193,7 @@ def _answers(
     return [declined] if declined else []
 
 
-def _with_answers(
-    claim: Claim,
-    answers: Sequence[ModelAnswer],
-    room: ScoringRoom,
-    *,
-    objects: tuple[tuple[ResultObject, str], ...],
-    reports: tuple[tuple[str, str, ResultObject], ...],
-) -> Ending:
+def _with_answers(claim: Claim, answers: Sequence[ModelAnswer], room: ScoringRoom) -> Ending:
     results = [answer.result for answer in answers]
     analysed = [each for each in results if each.status is not AnalysisStatus.NOT_ANALYSED]
     findings = tuple(score for result in results for score in result.findings)
@@ -210,8 +211,6 @@ def _with_answers(
         decision=_never_lower(claim, triage(claim.ordered_priority, findings, rules)),
         findings=findings if analysed else (),
         remarks=tuple(dict.fromkeys(remark for result in results for remark in result.remarks)),
-        objects=objects,
-        answers=reports,
     )
 
 

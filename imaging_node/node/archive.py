@@ -23,10 +23,10 @@ from imaging_node.flow.reprocessing import (
 from imaging_node.node.recovery import recover_state
 from imaging_node.node.score import StudyWorkers, close_scoring_room, open_scoring_room
 from imaging_node.node.wiring import is_dead, now, open_state
+from imaging_node.store.claims import release_claims
 from imaging_node.store.damage import require_undamaged
 from imaging_node.store.listings import list_studies
 from imaging_node.store.lock_file import LockFile
-from imaging_node.store.studies import release_claims
 from imaging_node.telemetry import Counters, configure_logging
 
 if TYPE_CHECKING:

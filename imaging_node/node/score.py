@@ -7,24 +7,29 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from imaging_node.dicom.decoding import DecodingPool
 from imaging_node.domain.errors import DurabilityError, StorageError
-from imaging_node.domain.priority import TriageRule
+from imaging_node.domain.priority import ReadingPriority, TriageRule
+from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
 from imaging_node.node.models import load_models
 from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, EXIT_DURABILITY_LOST, Role
 from imaging_node.node.wiring import is_dead, node_identity, now, open_state, worker_name
+from imaging_node.store.answers import finish_studies
+from imaging_node.store.claims import Claim, claim_study, release_claims, renew_claims
 from imaging_node.store.damage import find_damage
-from imaging_node.store.studies import Claim, claim_study, release_claims, renew_claims
 from imaging_node.telemetry import Counters, Event, log, place_of
 
 if TYPE_CHECKING:
     from imaging_node.settings import Settings
 
 _IDLE_S = 0.1
+# With all threads at work: how often to look for an urgent study.
+_FULL_S = 0.05
 # No study takes this long. One that does hangs in a library, which only a new process cures.
 LONGEST_STUDY_S = 600.0
 _DAMAGE_CHECK_S = 600.0
@@ -86,7 +91,9 @@ def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
             )
             for rule in settings.priority.rules
         ),
-        destinations=settings.destinations,
+        finishing=GroupCommit(
+            partial(finish_studies, database, destinations=settings.destinations)
+        ),
         answer_not_applicable=settings.answer_not_applicable,
         counters=counters,
         clock=now,
@@ -109,7 +116,8 @@ class StudyWorkers:
         self._limit = settings.scoring.concurrent_studies
         self._lease = timedelta(seconds=settings.scoring.lease_s)
         self._worker = worker_name("score")
-        self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="study")
+        # One more than the limit: an urgent study never waits until a routine one has ended.
+        self._pool = ThreadPoolExecutor(self._limit + 1, thread_name_prefix="study")
         self._running: dict[Future[None], tuple[Claim, float]] = {}
         self._is_over = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
@@ -125,25 +133,30 @@ class StudyWorkers:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def take_one(self) -> bool:
-        """Claim and start one study when a thread is free.
+        """Claim and start one study; with all threads at work, only an urgent one.
 
         Returns:
-            False when there was none, or no thread became free soon.
+            False when none is due: there is nothing to do but wait.
 
         Raises:
             StorageError: The database could not be used.
         """
         self._forget_finished()
-        if len(self._running) >= self._limit:
-            wait(self._running, timeout=1, return_when="FIRST_COMPLETED")
-            self._forget_finished()
-            if len(self._running) >= self._limit:
-                return False
+        if len(self._running) > self._limit:
+            self.wait_for_one(_FULL_S)
+            return len(self._running) <= self._limit
+        is_full = len(self._running) == self._limit
         claim = claim_study(
-            self._room.database, worker=self._worker, now=self._room.clock(), lease=self._lease
+            self._room.database,
+            worker=self._worker,
+            now=self._room.clock(),
+            lease=self._lease,
+            least_urgency=ReadingPriority.URGENT.urgency if is_full else 0,
         )
         if claim is None:
-            return False
+            if is_full:
+                self.wait_for_one(_FULL_S)
+            return is_full
         if claim.attempts > 1:
             # It was in work when a worker died: alone, so that it takes no other study with it.
             wait(self._running)

@@ -21,11 +21,12 @@ from imaging_node.store.arrival_rows import (
     find_studies,
     write_arrivals,
 )
-from imaging_node.store.checksums import is_intact, require_whole
-from imaging_node.store.prepared import BoundRow
+from imaging_node.store.checksums import is_intact
+from imaging_node.store.prepared import BoundRow, PreparedQuery
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.schema import instances
 from imaging_node.store.transitions import record_transitions
+from imaging_node.store.wholeness import require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,16 @@ if TYPE_CHECKING:
 _LONGEST_DELAY = timedelta(milliseconds=50)
 # Reliability policy: the same UID for another study or patient.
 STATUS_IDENTITY_CONFLICT = 0xC010
+
+
+_OF_STUDY = PreparedQuery(
+    sa.select(instances.c.path, instances.c.digest, instances.c.header)
+    .where(
+        instances.c.study_instance_uid
+        == sa.bindparam("study", type_=instances.c.study_instance_uid.type)
+    )
+    .order_by(instances.c.id)
+)
 
 
 class Arrival(StrEnum):
@@ -153,11 +164,7 @@ def read_study(database: Database, spool: Spool, study_instance_uid: str) -> Stu
     """
     with database.read() as connection:
         require_whole(connection, instances, study_instance_uid)
-        rows = connection.execute(
-            sa.select(instances.c.path, instances.c.digest, instances.c.header)
-            .where(instances.c.study_instance_uid == study_instance_uid)
-            .order_by(instances.c.id)
-        ).all()
+        rows = _OF_STUDY.rows(connection, study=study_instance_uid)
     images = [
         ImageInstance(
             **{**row.header, "path": Path(row.path) if row.path else spool.path(row.digest)}

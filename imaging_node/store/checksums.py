@@ -13,7 +13,7 @@ from zlib import crc32
 import sqlalchemy as sa
 
 from imaging_node.domain.errors import IntegrityError
-from imaging_node.store.schema import instances, metadata, objects, results, studies
+from imaging_node.store.schema import instances, metadata, objects, results
 
 if TYPE_CHECKING:
     import sqlite3
@@ -80,34 +80,15 @@ def require_intact(connection: Connection, table: sa.Table, *where: sa.ColumnEle
     """
     damaged = damaged_row_ids(connection, table, *where)
     if damaged:
-        raise IntegrityError(
-            f"row damaged: row {damaged[0]} of the table {table.name} is not what was written;"
-            " restore the database from a backup"
-        )
+        raise row_damaged(table, damaged[0])
 
 
-def require_whole(connection: Connection, table: sa.Table, study_instance_uid: str) -> None:
-    """Verify a study's row and all its rows in `table`, one of the counted tables.
-
-    A row whose key is damaged is not found any more: the count in the study's row misses it.
-
-    Raises:
-        IntegrityError: One of them is not what was written, or is missing.
-    """
-    require_intact(connection, studies, studies.c.study_instance_uid == study_instance_uid)
-    belongs = table.c.study_instance_uid == study_instance_uid
-    require_intact(connection, table, belongs)
-    found = connection.scalar(sa.select(sa.func.count()).select_from(table).where(belongs))
-    written = connection.scalar(
-        sa.select(studies.c[f"{table.name}_rows"]).where(
-            studies.c.study_instance_uid == study_instance_uid
-        )
+def row_damaged(table: sa.Table, number: int) -> IntegrityError:
+    """What to say of a row that is not what was written."""
+    return IntegrityError(
+        f"row damaged: row {number} of the table {table.name} is not what was written;"
+        " restore the database from a backup"
     )
-    if found != (written or 0):
-        raise IntegrityError(
-            f"row damaged: {found} of {written or 0} rows of the study are found in the table"
-            f" {table.name}; restore the database from a backup"
-        )
 
 
 def seal_all(connection: Connection) -> None:

@@ -41,6 +41,11 @@ class Database:
         self._turn = threading.Lock()
         self._writing: Connection | None = None
 
+    @property
+    def dialect(self) -> sa.Dialect:
+        """What converts values of Python to those of the database."""
+        return self._engine.dialect
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction that takes the write lock at once; committed and fsynced at the end.
@@ -152,6 +157,9 @@ def open_database(url: str, *, may_create: bool = True) -> Database:
         )
     with database.write() as connection:
         schema.metadata.create_all(connection)
+        for table in schema.metadata.sorted_tables:
+            for index in table.indexes:  # of a database that was made before there was one
+                index.create(connection, checkfirst=True)
         checksums.create_triggers(connection)
         connection.execute(
             insert(schema.node)

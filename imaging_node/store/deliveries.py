@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.lifecycle import DeliveryState
 from imaging_node.store.checksums import damaged_row_ids, is_intact, require_intact, row_id
-from imaging_node.store.damage import ROW_DAMAGED, choose_intact, is_set_aside
-from imaging_node.store.schema import commitment_items, deliveries, objects
-from imaging_node.store.transitions import record_transition
+from imaging_node.store.damage import ROW_DAMAGED, choose_intact
+from imaging_node.store.prepared import Prepared, driver
+from imaging_node.store.schema import Moment, commitment_items, deliveries, objects
+from imaging_node.store.transitions import record_transition, record_transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,36 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from imaging_node.store.database import Database
+
+
+_WAITING = f"state = '{DeliveryState.WAITING}'"
+_IS_SOUND = "id NOT IN (SELECT row_id FROM damaged_rows WHERE table_name = 'deliveries')"
+_ANY_DUE = (
+    f"SELECT 1 FROM deliveries WHERE destination = ? AND {_WAITING}"  # noqa: S608 - words of our own
+    f" AND next_attempt_at <= ? AND {_IS_SOUND} LIMIT 1"
+)
+# Read in the order of the index until there are enough, however many wait.
+_DUE_OF_RANK = (
+    "deliveries.id IN (SELECT id FROM deliveries INDEXED BY deliveries_by_rank"  # noqa: S608 - same
+    f" WHERE destination = :destination AND {_WAITING} AND next_attempt_at <= :now AND {_IS_SOUND}"
+    " ORDER BY urgency DESC, id LIMIT :most)"
+)
+_DELIVERED = Prepared(
+    deliveries.update()
+    # What was delivered or taken over meanwhile is not this worker's to move.
+    .where(
+        deliveries.c.id == sa.bindparam("parcel", type_=sa.Integer()),
+        deliveries.c.state != DeliveryState.DELIVERED,
+        deliveries.c.claimed_by == sa.bindparam("worker", type_=sa.String()),
+    )
+    .values(
+        state=DeliveryState.DELIVERED,
+        last_status=sa.bindparam("status", type_=sa.String()),
+        next_attempt_at=None,
+        claimed_by="",
+        delivered_at=sa.bindparam("accepted_at", type_=Moment()),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,21 +84,20 @@ def claim_deliveries(
     limit: int,
 ) -> Sequence[Parcel]:
     """Claim due objects for one destination, urgent first; a dead worker's are due again later."""
-    due = (
-        deliveries.c.destination == destination,
-        deliveries.c.state == DeliveryState.WAITING,
-        deliveries.c.next_attempt_at <= now,
-    )
+    microseconds = Moment().process_bind_param(now, database.dialect)
     with database.read() as connection:
-        waiting = sa.select(deliveries.c.id).where(*due, sa.not_(is_set_aside(deliveries)))
-        if connection.scalar(waiting.limit(1)) is None:
+        due = driver(connection).execute(_ANY_DUE, [destination, microseconds])
+        if due.fetchone() is None:
             return ()
     with database.write() as connection:
         candidates = (
             sa.select(deliveries.c.id)
-            .where(*due)
+            .where(
+                sa.text(_DUE_OF_RANK).bindparams(
+                    destination=destination, now=microseconds, most=limit
+                )
+            )
             .order_by(deliveries.c.urgency.desc(), deliveries.c.id)
-            .limit(limit)
         )
         chosen = _with_intact_objects(
             connection, choose_intact(connection, deliveries, candidates, now=now), now=now
@@ -104,9 +134,30 @@ def claim_deliveries(
     )
 
 
-def mark_delivered(database: Database, parcel: Parcel, *, status: str, now: datetime) -> None:
-    """The destination accepted the object."""
-    _move(database, parcel, DeliveryState.DELIVERED, status=status, now=now, next_attempt_at=None)
+def mark_delivered(
+    database: Database, accepted: Sequence[tuple[Parcel, str]], *, now: datetime
+) -> None:
+    """The destination accepted these objects, each with the status beside it."""
+    with database.write() as connection:
+        _DELIVERED.run(
+            connection,
+            [
+                {
+                    "parcel": parcel.id,
+                    "worker": parcel.claimed_by,
+                    "status": status,
+                    "accepted_at": now,
+                }
+                for parcel, status in accepted
+            ],
+        )
+        record_transitions(
+            connection,
+            [(f"delivery {parcel.id}", status) for parcel, status in accepted],
+            DeliveryState.DELIVERED,
+            by="deliver",
+            now=now,
+        )
 
 
 def retry_delivery_later(
@@ -277,7 +328,7 @@ def _move(
                 last_status=status,
                 next_attempt_at=next_attempt_at,
                 claimed_by="",
-                delivered_at=now if state is DeliveryState.DELIVERED else None,
+                delivered_at=None,
             )
         )
         record_transition(

@@ -21,7 +21,7 @@ from imaging_node.domain.records import (
     WorklistRow,
 )
 from imaging_node.domain.result_object import ObjectKind
-from imaging_node.store.checksums import damaged_row_ids, is_intact, require_whole, row_id
+from imaging_node.store.checksums import damaged_row_ids, is_intact, row_id
 from imaging_node.store.damage import is_set_aside
 from imaging_node.store.damaged_records import (
     damaged_deliveries,
@@ -29,6 +29,7 @@ from imaging_node.store.damaged_records import (
     damaged_worklist_rows,
 )
 from imaging_node.store.schema import deliveries, instances, objects, quarantine, studies
+from imaging_node.store.wholeness import require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

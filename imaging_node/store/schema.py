@@ -22,12 +22,16 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority
 
 SCHEMA_VERSION = 2
+
+CLAIMABLE = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.SCORING)
+"""States of a study that is not at its end."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -95,6 +99,14 @@ studies = Table(
     CheckConstraint(_one_of("priority", ReadingPriority), name="priority_is_known"),
 )
 Index("studies_by_due", studies.c.state, studies.c.due_at)
+# The most urgent of any number that wait is found without looking at the others.
+Index(
+    "studies_by_rank",
+    studies.c.is_archive,
+    studies.c.urgency,
+    studies.c.due_at,
+    sqlite_where=text(f"state IN ({', '.join(repr(str(each)) for each in CLAIMABLE)})"),
+)
 
 instances = Table(
     "instances",
@@ -177,6 +189,13 @@ deliveries = Table(
     CheckConstraint(_one_of("state", DeliveryState), name="delivery_state_is_known"),
 )
 Index("deliveries_by_due", deliveries.c.state, deliveries.c.next_attempt_at)
+Index(
+    "deliveries_by_rank",
+    deliveries.c.destination,
+    deliveries.c.urgency.desc(),
+    deliveries.c.id,
+    sqlite_where=text(f"state = '{DeliveryState.WAITING}'"),
+)
 Index("deliveries_by_study", deliveries.c.study_instance_uid)
 
 quarantine = Table(

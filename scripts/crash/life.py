@@ -26,11 +26,11 @@ from imaging_node.node.recovery import recover_state
 from imaging_node.node.score import close_scoring_room, open_scoring_room
 from imaging_node.node.wiring import is_dead, now, open_state, worker_name
 from imaging_node.settings import Settings
+from imaging_node.store.claims import claim_study, release_claims
 from imaging_node.store.content_digest import digest_of
 from imaging_node.store.deliveries import release_deliveries
 from imaging_node.store.owed_reports import release_owed
 from imaging_node.store.schema import deliveries, instances, studies
-from imaging_node.store.studies import claim_study, release_claims
 from imaging_node.telemetry import Counters, configure_logging
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
 from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom
+from imaging_node.store.answers import Ending, finish_study
 from imaging_node.store.database import open_database
 from imaging_node.store.spool import Spool
-from imaging_node.store.studies import Ending, finish_study
 from imaging_node.telemetry import Counters, Pseudonyms
 from tests.store.arriving import arriving, note
 from tests.store.test_studies import DUE, claim, report

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
 from imaging_node.flow.reprocessing import export_ended
+from imaging_node.store.answers import Ending, finish_study
+from imaging_node.store.claims import Claim, claim_study
 from imaging_node.store.database import open_database
 from imaging_node.store.spool import Spool
-from imaging_node.store.studies import Claim, Ending, claim_study, finish_study
 from imaging_node.telemetry import Pseudonyms
 from tests.store.arriving import NOON, arriving, note
 

@@ -25,6 +25,7 @@ from imaging_node.flow.scoring import (
 from imaging_node.node.score import close_scoring_room, open_scoring_room
 from imaging_node.settings import Settings
 from imaging_node.store.arrivals import read_study
+from imaging_node.store.claims import Claim, claim_study
 from imaging_node.store.listings import (
     list_deliveries,
     list_objects,
@@ -33,7 +34,6 @@ from imaging_node.store.listings import (
 )
 from imaging_node.store.schema import instances, studies
 from imaging_node.store.spool import Spool
-from imaging_node.store.studies import Claim, claim_study
 from imaging_node.telemetry import Counters
 from tests.integration.films import film
 from tests.integration.test_bad_input import truncated

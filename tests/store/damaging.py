@@ -6,11 +6,12 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from imaging_node.store.answers import finish_study
+from imaging_node.store.claims import claim_study
 from imaging_node.store.database import open_database
 from imaging_node.store.owed_reports import note_wanted
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.schema import commitment_items, commitment_requests
-from imaging_node.store.studies import claim_study, finish_study, series_started_at
 from tests.store.arriving import NOON, QUIET, arriving, note
 from tests.store.test_studies import DUE, LEASE, done
 
@@ -25,7 +26,6 @@ def fill(location: Path) -> None:
     claim = claim_study(database, worker="w", now=DUE, lease=LEASE)
     assert claim is not None
     assert finish_study(database, claim, done(), destinations=["pacs"], now=DUE)
-    series_started_at(database, "2.25.9", now=DUE)
     note(database, arriving("1.2.4", "1.2.4.1", digest="b" * 64), at=NOON - QUIET)
     with database.write() as connection:
         add_to_quarantine(

@@ -13,9 +13,9 @@ from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority
 from imaging_node.store.arrivals import Arrival, make_ready, note_arrivals, read_study
+from imaging_node.store.claims import claim_study
 from imaging_node.store.listings import list_instances, list_studies
 from imaging_node.store.schema import studies
-from imaging_node.store.studies import claim_study
 from tests.store.arriving import NOON, QUIET, arriving, note
 
 if TYPE_CHECKING:

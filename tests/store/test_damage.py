@@ -10,7 +10,9 @@ import pytest
 from imaging_node.domain.errors import IntegrityError, StorageError
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority
+from imaging_node.store.answers import finish_study, previous_answers, series_started_at
 from imaging_node.store.arrivals import known_paths, read_study
+from imaging_node.store.claims import claim_study, release_claims, retry_study
 from imaging_node.store.damage import find_damage
 from imaging_node.store.database import open_database
 from imaging_node.store.deliveries import (
@@ -27,14 +29,6 @@ from imaging_node.store.listings import (
     list_worklist,
 )
 from imaging_node.store.quarantine import list_quarantined
-from imaging_node.store.studies import (
-    claim_study,
-    finish_study,
-    previous_answers,
-    release_claims,
-    retry_study,
-    series_started_at,
-)
 from imaging_node.telemetry import Pseudonyms
 from tests.store.arriving import NOON, QUIET, arriving, note
 from tests.store.damaging import damage, fill

@@ -9,6 +9,7 @@ import pytest
 
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.lifecycle import DeliveryState
+from imaging_node.store.answers import finish_study
 from imaging_node.store.deliveries import (
     Parcel,
     claim_deliveries,
@@ -20,7 +21,6 @@ from imaging_node.store.deliveries import (
     retry_delivery_later,
 )
 from imaging_node.store.listings import list_deliveries
-from imaging_node.store.studies import finish_study
 from tests.store.arriving import arriving, note
 from tests.store.test_studies import DUE, claim, done
 
@@ -62,7 +62,7 @@ def test_a_dead_workers_object_waits_again(waiting: Database) -> None:
 
 def test_a_delivered_object_stays_delivered(waiting: Database) -> None:
     [parcel] = take(waiting)
-    mark_delivered(waiting, parcel, status="0000", now=DUE)
+    mark_delivered(waiting, [(parcel, "0000")], now=DUE)
     park_delivery(waiting, parcel, status="0xA900", now=DUE)
 
     [row] = list_deliveries(waiting)

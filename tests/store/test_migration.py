@@ -11,12 +11,13 @@ import pytest
 
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.lifecycle import StudyState
+from imaging_node.store.answers import previous_answers, series_started_at
 from imaging_node.store.arrivals import Arrival, read_study
 from imaging_node.store.checksums import checked_tables, damaged_row_ids
+from imaging_node.store.claims import claim_study
 from imaging_node.store.database import open_database
 from imaging_node.store.deliveries import claim_deliveries
 from imaging_node.store.listings import list_studies
-from imaging_node.store.studies import claim_study, previous_answers, series_started_at
 from tests.store.arriving import NOON, arriving, note
 
 if TYPE_CHECKING:

@@ -15,12 +15,13 @@ import pytest
 
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.records import RoleStatus
+from imaging_node.store.answers import finish_study
 from imaging_node.store.checksums import checked_tables, register
+from imaging_node.store.claims import claim_study
 from imaging_node.store.database import open_database
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.recovery import Cleaned, check_database, clean_spool, holds_files
 from imaging_node.store.role_reports import beat
-from imaging_node.store.studies import claim_study, finish_study
 from tests.store.arriving import NOON, QUIET, arriving, note
 from tests.store.damaging import damage, fill, integrity
 from tests.store.test_studies import DUE, LEASE, done

@@ -13,22 +13,20 @@ from imaging_node.domain.finding import FindingScore
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority, TriageDecision
 from imaging_node.domain.result_object import ObjectKind, ResultObject
+from imaging_node.store.answers import (
+    Ending,
+    Finished,
+    finish_studies,
+    finish_study,
+    previous_answers,
+    series_started_at,
+)
+from imaging_node.store.claims import Claim, claim_study, release_claims, renew_claims, retry_study
 from imaging_node.store.listings import (
     find_study,
     list_deliveries,
     list_studies,
     list_worklist,
-)
-from imaging_node.store.studies import (
-    Claim,
-    Ending,
-    claim_study,
-    finish_study,
-    previous_answers,
-    release_claims,
-    renew_claims,
-    retry_study,
-    series_started_at,
 )
 from imaging_node.telemetry import Pseudonyms
 from tests.store.arriving import NOON, QUIET, arriving, note
@@ -66,6 +64,7 @@ def done(sop_instance_uid: str = "2.25.1") -> Ending:
         decision=TriageDecision(priority=ReadingPriority.URGENT, reason="Pneumonia present"),
         objects=((answer, "d" * 64),),
         answers=(("chest", "sha256:0", answer),),
+        series_started_at={answer.series_instance_uid: DUE},
     )
 
 
@@ -173,11 +172,40 @@ def test_a_study_under_way_cannot_be_retried(database: Database) -> None:
         retry_study(database, "1.2.3", now=DUE)
 
 
-def test_a_series_keeps_the_time_of_its_first_object(database: Database) -> None:
-    first = series_started_at(database, "2.25.9", now=NOON)
-    later = series_started_at(database, "2.25.9", now=NOON + LEASE)
+def test_a_series_keeps_the_time_of_its_first_recorded_object(database: Database) -> None:
+    assert series_started_at(database, "2.25.9", now=NOON) == NOON  # nothing of it is recorded
+    for number, at in enumerate((DUE, DUE + LEASE)):
+        note(database, arriving(f"1.2.{number}", f"1.2.{number}.1"))
+        owned = claim(database, at=DUE)
+        assert owned is not None
+        ending = replace(done(f"2.25.{number}"), series_started_at={"2.25.9": at})
+        assert finish_study(database, owned, ending, destinations=[], now=at)
 
-    assert first == later == NOON
+    assert series_started_at(database, "2.25.9", now=DUE + 2 * LEASE) == DUE
+
+
+def test_results_recorded_together_are_each_dropped_or_kept_by_their_own_claim(
+    database: Database,
+) -> None:
+    note(database, arriving("1.2.1", "1.2.1.1"))
+    note(database, arriving("1.2.2", "1.2.2.1"))
+    lost, held = claim(database), claim(database)
+    assert lost is not None
+    assert held is not None
+    note(database, arriving(lost.study_instance_uid, "1.2.9"), at=DUE)
+
+    recorded = finish_studies(
+        database,
+        [
+            Finished(claim=each, ending=done(f"2.25.{number}"), finished_at=DUE)
+            for number, each in enumerate((lost, held))
+        ],
+        destinations=["pacs"],
+    )
+
+    assert recorded == [False, True]
+    [parcel] = list_deliveries(database)
+    assert parcel.study_instance_uid == held.study_instance_uid
 
 
 def test_the_worklist_ranks_by_urgency_then_by_waiting_time(
