@@ -54,6 +54,7 @@ class Event(StrEnum):
     STUDY_RESULT_DROPPED = "stale result dropped"
     STUDY_HANGS = "study hangs, the role ends itself"
     STUDY_RETRY = "study will be tried again"
+    REPORT_SHAPE_GIVEN_UP = "report encoded otherwise than highdicom builds it, built one is sent"
     CLAIMS_RELEASED = "claims of a dead worker released"
     COMMITMENT_ASKED = "storage commitment asked"
     COMMITMENT_IGNORED = "storage commitment report without effect"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_sequence
-from pydicom.filewriter import write_data_element, write_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.filewriter import write_data_element
+from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import VR
 
 from imaging_node.dicom.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -88,13 +88,6 @@ def raw_element(dataset: Dataset, keyword: str) -> RawElement | None:
     return _raw(dataset, tag, depth=0)
 
 
-def raw_sequence(keyword: str, items: Iterable[bytes]) -> RawElement:
-    """Sequence over items that are already encoded."""
-    tag = tag_for_keyword(keyword)
-    assert tag is not None
-    return RawElement(tag, "SQ", b"".join(_item(item) for item in items))
-
-
 def raw_items(element: RawElement | None) -> list[Dataset]:
     """Items of a carried sequence, each with its elements still unread."""
     if element is None or not element.value:
@@ -103,36 +96,43 @@ def raw_items(element: RawElement | None) -> list[Dataset]:
     return list(read_sequence(value, False, True, len(element.value), "iso8859"))
 
 
-def encode_dataset(dataset: Dataset, raw: Iterable[RawElement] = ()) -> bytes:
-    """Explicit VR Little Endian bytes of `dataset`, in which `raw` elements take precedence.
+def encoded_elements(dataset: Dataset) -> dict[int, bytes]:
+    """Explicit VR Little Endian elements of `dataset` by tag, as pydicom writes them.
 
     Text of `dataset` itself is ASCII, so that it reads the same under every character set.
     """
-    carried = {element.tag: element for element in raw}
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    for tag in sorted({*carried, *(int(tag) for tag in dataset.keys())}):  # noqa: SIM118 - pydicom's iter() yields elements
-        if tag in carried:
-            buffer.write(carried[tag].encoded())
-        else:
-            write_data_element(buffer, dataset[tag], "iso8859")
-    return buffer.getvalue()
+    encoded = {}
+    for tag in dataset.keys():  # noqa: SIM118 - pydicom's iter() yields elements
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, False
+        write_data_element(buffer, dataset[tag], "iso8859")
+        encoded[int(tag)] = buffer.getvalue()
+    return encoded
 
 
-def encode_file(dataset: Dataset, raw: Mapping[str, RawElement]) -> bytes:
-    """Part 10 file (PS3.10 7.1) with a preamble of zeros."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)
-    meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    buffer = DicomBytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    buffer.write(encode_dataset(dataset, raw.values()))
-    return buffer.getvalue()
+def encode_file(
+    elements: Mapping[int, bytes], *, sop_class_uid: str, sop_instance_uid: str
+) -> bytes:
+    """Part 10 file (PS3.10 7.1) with a preamble of zeros.
+
+    Args:
+        elements: Encoded elements of the dataset by tag.
+        sop_class_uid, sop_instance_uid: Of the dataset.
+    """
+    meta = b"".join(
+        RawElement(tag, vr, value).encoded()
+        for tag, vr, value in (
+            (0x00020001, "OB", b"\0\1"),
+            (0x00020002, "UI", sop_class_uid.encode("latin-1")),
+            (0x00020003, "UI", sop_instance_uid.encode("latin-1")),
+            (0x00020010, "UI", ExplicitVRLittleEndian.encode()),
+            (0x00020012, "UI", IMPLEMENTATION_CLASS_UID.encode()),
+            (0x00020013, "SH", IMPLEMENTATION_VERSION_NAME.encode()),
+        )
+    )
+    length = RawElement(0x00020000, "UL", len(meta).to_bytes(4, "little")).encoded()
+    ordered = (elements[tag] for tag in sorted(elements))
+    return b"".join((b"\0" * 128, b"DICM", length, meta, *ordered))
 
 
 def _item(body: bytes) -> bytes:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import highdicom
-from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-from imaging_node.dicom.encoding import RawElement, encode_dataset, encode_file, raw_sequence
+from imaging_node.dicom.elements import by_tag, code_body, element, joined, sequence
+from imaging_node.dicom.encoding import RawElement, encode_file
 from imaging_node.dicom.identity import (
     INSTANCE_CREATOR_UID,
     instance_uid,
@@ -25,19 +26,20 @@ from imaging_node.dicom.terminology import (
 from imaging_node.domain.result_object import ObjectKind, ResultObject
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from imaging_node.dicom.source import SourceHeader
     from imaging_node.domain.finding import ModelIdentity, StudyResult
-    from imaging_node.domain.result_object import NodeIdentity, ResultContext
+    from imaging_node.domain.result_object import ResultContext
 
 DISCLAIMER: Final = (
     "Output of an investigational algorithm. Not verified by a physician. Not for primary"
     " diagnosis. Absence of a finding does not exclude disease."
 )
 
-_SHORT_STRING: Final = 16  # SH, PS3.5 6.2
 _LONG_STRING: Final = 64  # LO, PS3.5 6.2
 _SHORT_TEXT: Final = 1024  # ST
-_LENGTHS: Final = {"SH": _SHORT_STRING, "LO": _LONG_STRING}
+_LENGTHS: Final = {"SH": 16, "LO": _LONG_STRING}
 _SERIES_TITLES: Final = {
     ObjectKind.NOT_ANALYSED: "AI: NOT ANALYSED",
     ObjectKind.REPORT: "AI findings",
@@ -50,115 +52,125 @@ def ascii_text(text: str, limit: int = _LONG_STRING) -> str:
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")[:limit]
 
 
-def code_item(code: Code) -> Dataset:
-    """Item of a code sequence (PS3.3 8.8)."""
-    item = Dataset()
-    setattr(item, "CodeValue" if len(code.value) <= _SHORT_STRING else "LongCodeValue", code.value)
-    item.CodingSchemeDesignator = code.scheme_designator
-    item.CodeMeaning = code.meaning
-    return item
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultName:
+    """What names a result object, derived from what it tells (see `identity`)."""
+
+    kind: ObjectKind
+    label: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
 
 
-def reference_item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    """Item that names another instance (PS3.3 Table 10-11)."""
-    item = Dataset()
-    item.ReferencedSOPClassUID = sop_class_uid
-    item.ReferencedSOPInstanceUID = sop_instance_uid
-    return item
-
-
-def result_dataset(
+def result_name(
     source: SourceHeader,
     result: StudyResult,
     context: ResultContext,
     *,
     kind: ObjectKind,
     sop_class_uid: str,
-    finding: str,
-    instance_number: int,
-) -> Dataset:
-    """Series, equipment and SOP common attributes of a result object.
+    label: str = "",
+) -> ResultName:
+    """Name of a result object.
 
     Args:
-        source: Image that gives identity and time zone.
+        source: Image that gives the study.
         result: Answer that the object tells.
-        context: Node, revision and series start.
+        context: Source instances, settings digest and revision.
         kind: Decides the series.
         sop_class_uid: Class of the object.
-        finding: Seed of the instance UID: the label of a capture, or the kind of a report.
-        instance_number: > 0, unique in the series.
+        label: Finding that a capture shows; "" for a report.
     """
     study = source.study_instance_uid
-    dataset = Dataset()
-    dataset.SOPClassUID = sop_class_uid
-    dataset.SOPInstanceUID = instance_uid(
-        study, context, result.model, sop_class_uid=sop_class_uid, finding=finding
+    return ResultName(
+        kind=kind,
+        label=label,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=instance_uid(
+            study,
+            context,
+            result.model,
+            sop_class_uid=sop_class_uid,
+            finding=label or kind.value,
+        ),
+        series_instance_uid=series_uid(study, result.model, kind),
     )
-    dataset.InstanceNumber = instance_number
-    series = series_uid(study, result.model, kind)
+
+
+def result_elements(
+    name: ResultName,
+    source: SourceHeader,
+    result: StudyResult,
+    context: ResultContext,
+    *,
+    instance_number: int,
+) -> list[RawElement]:
+    """Series, equipment and SOP common elements of a result object.
+
+    Args:
+        name: UIDs and kind of the object.
+        source: Image that gives the time zone.
+        result: Answer that the object tells.
+        context: Node and series start.
+        instance_number: > 0, unique in the series.
+    """
     # Date, time and description belong to the series: the same for every later instance.
-    series_start = source.local_time(context.series_started_at(series))
-    dataset.SeriesInstanceUID = series
-    dataset.SeriesNumber = kind.series_number
-    dataset.SeriesDescription = ascii_text(
-        f"{_SERIES_TITLES[kind]} {result.model.name} {result.model.version}"
-    )
-    dataset.SeriesDate = series_start.strftime("%Y%m%d")
-    dataset.SeriesTime = series_start.strftime("%H%M%S")
-    _add_node(dataset, context.node)
+    series_start = source.local_time(context.series_started_at(name.series_instance_uid))
     start = source.local_time(result.started_at)
-    dataset.InstanceCreationDate = dataset.ContentDate = start.strftime("%Y%m%d")
-    dataset.InstanceCreationTime = dataset.ContentTime = start.strftime("%H%M%S")
-    dataset.InstanceCreatorUID = INSTANCE_CREATOR_UID
+    day, clock = start.strftime("%Y%m%d"), start.strftime("%H%M%S")
+    title = f"{_SERIES_TITLES[name.kind]} {result.model.name} {result.model.version}"
+    elements = [
+        element("SOPClassUID", name.sop_class_uid),
+        element("SOPInstanceUID", name.sop_instance_uid),
+        element("InstanceNumber", instance_number),
+        element("SeriesInstanceUID", name.series_instance_uid),
+        element("SeriesNumber", name.kind.series_number),
+        element("SeriesDescription", ascii_text(title)),
+        element("SeriesDate", series_start.strftime("%Y%m%d")),
+        element("SeriesTime", series_start.strftime("%H%M%S")),
+        element("Manufacturer", ascii_text(context.node.manufacturer)),
+        element("ManufacturerModelName", ascii_text(context.node.model_name)),
+        element("SoftwareVersions", ascii_text(context.node.software_version)),
+        element("DeviceSerialNumber", ascii_text(context.node.serial_number)),
+        element("InstanceCreationDate", day),
+        element("InstanceCreationTime", clock),
+        element("ContentDate", day),
+        element("ContentTime", clock),
+        element("InstanceCreatorUID", INSTANCE_CREATOR_UID),
+        _OUR_SCHEME,
+    ]
     if source.utc_offset is not None:
         # PS3.3 C.12.1.1.1: governs every date and time here, the copied ones included.
-        dataset.TimezoneOffsetFromUTC = source.text("TimezoneOffsetFromUTC")
-    dataset.CodingSchemeIdentificationSequence = [_local_scheme()]
-    return dataset
+        offset = source.text("TimezoneOffsetFromUTC")
+        elements.append(element("TimezoneOffsetFromUTC", offset))
+    return elements
 
 
 def encode_result(
-    dataset: Dataset,
+    name: ResultName,
+    elements: Mapping[int, bytes],
     source: SourceHeader,
     result: StudyResult,
-    *,
-    kind: ObjectKind,
-    label: str = "",
-    made_with_highdicom: bool = False,
-    raw: dict[str, RawElement] | None = None,
 ) -> ResultObject:
-    """Finished object: `dataset` with the source's identity, and who contributed, as bytes."""
-    equipment = _contributing_equipment(source, result, made_with_highdicom=made_with_highdicom)
-    carried = {
-        **source.identity,
-        **(raw or {}),
-        "ContributingEquipmentSequence": raw_sequence("ContributingEquipmentSequence", equipment),
-    }
+    """Finished object: `elements` with the source's identity, and who contributed, as bytes."""
+    is_report = name.kind is not ObjectKind.CAPTURE
+    equipment = _contributing_equipment(source, result, made_with_highdicom=is_report)
+    # Identity last: nothing of ours may stand where the source says who the patient is.
+    carried = [sequence("ContributingEquipmentSequence", *equipment), *source.identity.values()]
     return ResultObject(
-        kind=kind,
-        label=label,
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
+        kind=name.kind,
+        label=name.label,
+        sop_class_uid=name.sop_class_uid,
+        sop_instance_uid=name.sop_instance_uid,
+        series_instance_uid=name.series_instance_uid,
         transfer_syntax_uid="1.2.840.10008.1.2.1",
-        payload=encode_file(dataset, carried),
+        payload=encode_file(
+            {**elements, **by_tag(carried)},
+            sop_class_uid=name.sop_class_uid,
+            sop_instance_uid=name.sop_instance_uid,
+        ),
     )
-
-
-def _add_node(dataset: Dataset, node: NodeIdentity) -> None:
-    dataset.Manufacturer = ascii_text(node.manufacturer)
-    dataset.ManufacturerModelName = ascii_text(node.model_name)
-    dataset.SoftwareVersions = ascii_text(node.software_version)
-    dataset.DeviceSerialNumber = ascii_text(node.serial_number)
-
-
-def _local_scheme() -> Dataset:
-    item = Dataset()
-    item.CodingSchemeDesignator = LOCAL_SCHEME
-    item.CodingSchemeName = LOCAL_SCHEME_NAME
-    item.CodingSchemeVersion = "1"
-    item.CodingSchemeResponsibleOrganization = LOCAL_SCHEME_ORGANISATION
-    return item
 
 
 def _contributing_equipment(
@@ -172,15 +184,11 @@ def _contributing_equipment(
         if name in source.carried and _is_legal(source.carried[name])
     }
     if "Manufacturer" in device:  # Type 1 in this item
-        items.append(encode_dataset(_purpose("109101", "Acquisition Equipment"), device.values()))
-    items.append(encode_dataset(_algorithm(source, result, result.model)))
+        purpose = _purpose("109101", "Acquisition Equipment")
+        items.append(joined([purpose, *device.values()]))
+    items.append(joined(_algorithm(source, result, result.model)))
     if made_with_highdicom:
-        library = _purpose("109102", "Processing Equipment")
-        library.Manufacturer = "Highdicom open-source contributors"
-        library.ManufacturerModelName = "highdicom"
-        library.SoftwareVersions = highdicom.__version__
-        library.ContributionDescription = "Software library used to create this instance"
-        items.append(encode_dataset(library))
+        items.append(_LIBRARY)
     return items
 
 
@@ -197,20 +205,46 @@ def _is_legal(element: RawElement) -> bool:
     )
 
 
-def _purpose(value: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [code_item(Code(value, "DCM", meaning))]
-    return item
+def _purpose(value: str, meaning: str) -> RawElement:
+    return sequence("PurposeOfReferenceCodeSequence", code_body(Code(value, "DCM", meaning)))
 
 
-def _algorithm(source: SourceHeader, result: StudyResult, model: ModelIdentity) -> Dataset:
-    item = _purpose("109102", "Processing Equipment")
-    item.Manufacturer = ascii_text(model.manufacturer)
-    item.ManufacturerModelName = ascii_text(model.name)
-    item.SoftwareVersions = ascii_text(model.version)
-    item.DeviceSerialNumber = model.digest.split(":")[-1][:16]
-    # A new UID for each set of weights; IHE AIR asks for it inside the item.
-    item.DeviceUID = model_device_uid(model.digest)
-    item.ContributionDateTime = source.local_time(result.started_at).strftime("%Y%m%d%H%M%S%z")
-    item.ContributionDescription = ascii_text(f"Inference; weights {model.digest}", _SHORT_TEXT)
-    return item
+def _algorithm(source: SourceHeader, result: StudyResult, model: ModelIdentity) -> list[RawElement]:
+    started_at = source.local_time(result.started_at).strftime("%Y%m%d%H%M%S%z")
+    return [
+        _purpose("109102", "Processing Equipment"),
+        element("Manufacturer", ascii_text(model.manufacturer)),
+        element("ManufacturerModelName", ascii_text(model.name)),
+        element("SoftwareVersions", ascii_text(model.version)),
+        element("DeviceSerialNumber", model.digest.split(":")[-1][:16]),
+        # A new UID for each set of weights; IHE AIR asks for it inside the item.
+        element("DeviceUID", model_device_uid(model.digest)),
+        element("ContributionDateTime", started_at),
+        element(
+            "ContributionDescription",
+            ascii_text(f"Inference; weights {model.digest}", _SHORT_TEXT),
+        ),
+    ]
+
+
+_OUR_SCHEME: Final = sequence(
+    "CodingSchemeIdentificationSequence",
+    joined(
+        [
+            element("CodingSchemeDesignator", LOCAL_SCHEME),
+            element("CodingSchemeName", LOCAL_SCHEME_NAME),
+            element("CodingSchemeVersion", "1"),
+            element("CodingSchemeResponsibleOrganization", LOCAL_SCHEME_ORGANISATION),
+        ]
+    ),
+)
+# The library that says what the tree is, whichever way its bytes were made.
+_LIBRARY: Final = joined(
+    [
+        _purpose("109102", "Processing Equipment"),
+        element("Manufacturer", "Highdicom open-source contributors"),
+        element("ManufacturerModelName", "highdicom"),
+        element("SoftwareVersions", highdicom.__version__),
+        element("ContributionDescription", "Software library used to create this instance"),
+    ]
+)

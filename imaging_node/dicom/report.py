@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
-from imaging_node.dicom.encoding import (
-    RawElement,
-    encode_dataset,
-    raw_element,
-    raw_items,
-    raw_sequence,
-)
-from imaging_node.dicom.provenance import encode_result, reference_item, result_dataset
+from imaging_node.dicom.elements import by_tag, element, joined, reference_body, sequence
+from imaging_node.dicom.encoding import RawElement, encoded_elements, raw_element, raw_items
+from imaging_node.dicom.provenance import encode_result, result_elements, result_name
 from imaging_node.dicom.report_content import report_content
 from imaging_node.domain.finding import AnalysisStatus
 from imaging_node.domain.result_object import ObjectKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pydicom.dataset import Dataset
 
     from imaging_node.dicom.source import SourceHeader
     from imaging_node.domain.finding import StudyResult
@@ -42,12 +38,27 @@ _REQUEST: Final = (
 )
 
 
+def built_content(
+    sources: Sequence[SourceHeader],
+    result: StudyResult,
+    context: ResultContext,
+    captures: Sequence[ResultObject],
+) -> dict[int, bytes]:
+    """Elements of the root container by tag, built with highdicom: what a report is.
+
+    Raises:
+        BundleError: A finding has no reviewed code.
+    """
+    return encoded_elements(report_content(sources, result, context, captures))
+
+
 def build_report(
     *,
     sources: Sequence[SourceHeader],
     result: StudyResult,
     context: ResultContext,
     captures: Sequence[ResultObject],
+    content: Callable[..., dict[int, bytes]] = built_content,
 ) -> ResultObject:
     """Encode the SR (TID 1500): the same arguments give the same bytes.
 
@@ -57,6 +68,7 @@ def build_report(
         result: The answer.
         context: Revision, predecessor, node and series start.
         captures: Pictures that the report links to.
+        content: Makes the tree from the other four, in this order.
 
     Returns:
         An object of the series 9001, or 9000 when the study was not analysed.
@@ -68,85 +80,92 @@ def build_report(
     if len({source.study_instance_uid for source in sources}) != 1:
         raise ValueError("a report needs images of exactly one study")
     analysed = result.status is not AnalysisStatus.NOT_ANALYSED
-    kind = ObjectKind.REPORT if analysed else ObjectKind.NOT_ANALYSED
     first = sources[0]
-    dataset = result_dataset(
+    name = result_name(
         first,
         result,
         context,
-        kind=kind,
+        kind=ObjectKind.REPORT if analysed else ObjectKind.NOT_ANALYSED,
         sop_class_uid=str(Comprehensive3DSRStorage),
-        finding=kind.value,
-        instance_number=1 + context.revision,
     )
-    dataset.Modality = "SR"
-    dataset.ReferencedPerformedProcedureStepSequence = []
     complete = result.status is AnalysisStatus.COMPLETE
-    dataset.CompletionFlag = "COMPLETE" if complete else "PARTIAL"
-    dataset.CompletionFlagDescription = _COMPLETION[result.status]
-    # An algorithm can never be the verifying observer.
-    dataset.VerificationFlag = "UNVERIFIED"
-    dataset.PreliminaryFlag = "PRELIMINARY"
-    dataset.PerformedProcedureCodeSequence = []
-    dataset.CurrentRequestedProcedureEvidenceSequence = _evidence(sources, captures)
-    if context.predecessor is not None:
-        dataset.PredecessorDocumentsSequence = [_predecessor(context.predecessor)]
-    dataset.update(report_content(sources, result, context, captures))
-    requests = [
-        _request(first, item) for item in raw_items(first.carried.get("RequestAttributesSequence"))
+    elements = [
+        *result_elements(name, first, result, context, instance_number=1 + context.revision),
+        element("Modality", "SR"),
+        sequence("ReferencedPerformedProcedureStepSequence"),
+        element("CompletionFlag", "COMPLETE" if complete else "PARTIAL"),
+        element("CompletionFlagDescription", _COMPLETION[result.status]),
+        # An algorithm can never be the verifying observer.
+        element("VerificationFlag", "UNVERIFIED"),
+        element("PreliminaryFlag", "PRELIMINARY"),
+        sequence("PerformedProcedureCodeSequence"),
+        _evidence(sources, captures),
     ]
-    return encode_result(
-        dataset,
-        first,
-        result,
-        kind=kind,
-        made_with_highdicom=True,
-        raw={"ReferencedRequestSequence": raw_sequence("ReferencedRequestSequence", requests)}
-        if requests
-        else None,
-    )
+    if context.predecessor is not None:
+        elements.append(_predecessor(context.predecessor))
+    requests = raw_items(first.carried.get("RequestAttributesSequence"))
+    if requests:
+        items = [_request(first, each) for each in requests]
+        elements.append(sequence("ReferencedRequestSequence", *items))
+    tree = content(sources, result, context, captures)
+    return encode_result(name, {**by_tag(elements), **tree}, first, result)
 
 
-def _evidence(sources: Sequence[SourceHeader], captures: Iterable[ResultObject]) -> list[Dataset]:
+def _evidence(sources: Sequence[SourceHeader], captures: Iterable[ResultObject]) -> RawElement:
     """Every image that the tree points at, by series (PS3.3 C.17.2.3)."""
     series: dict[str, dict[str, str]] = {}
     referenced: list[SourceHeader | ResultObject] = [*sources, *captures]
     for each in referenced:
         series.setdefault(each.series_instance_uid, {})[each.sop_instance_uid] = each.sop_class_uid
-    study = Dataset()
-    study.StudyInstanceUID = sources[0].study_instance_uid
-    study.ReferencedSeriesSequence = [
-        _series(uid, [reference_item(sop_class, instance) for instance, sop_class in items.items()])
-        for uid, items in series.items()
+    items = [
+        _series(uid, [reference_body(sop_class, instance) for instance, sop_class in each.items()])
+        for uid, each in series.items()
     ]
-    return [study]
+    return sequence(
+        "CurrentRequestedProcedureEvidenceSequence",
+        _study(sources[0].study_instance_uid, items),
+    )
 
 
-def _predecessor(reference: ReportReference) -> Dataset:
-    study = Dataset()
-    study.StudyInstanceUID = reference.study_instance_uid
-    document = reference_item(reference.sop_class_uid, reference.sop_instance_uid)
-    study.ReferencedSeriesSequence = [_series(reference.series_instance_uid, [document])]
-    return study
+def _predecessor(reference: ReportReference) -> RawElement:
+    document = reference_body(reference.sop_class_uid, reference.sop_instance_uid)
+    return sequence(
+        "PredecessorDocumentsSequence",
+        _study(
+            reference.study_instance_uid, [_series(reference.series_instance_uid, [document])]
+        ),
+    )
 
 
-def _series(series_instance_uid: str, references: list[Dataset]) -> Dataset:
-    item = Dataset()
-    item.SeriesInstanceUID = series_instance_uid
-    item.ReferencedSOPSequence = references
-    return item
+def _study(study_instance_uid: str, series: Iterable[bytes]) -> bytes:
+    """Item of the Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
+    return joined(
+        [
+            element("StudyInstanceUID", study_instance_uid),
+            sequence("ReferencedSeriesSequence", *series),
+        ]
+    )
+
+
+def _series(series_instance_uid: str, references: Iterable[bytes]) -> bytes:
+    return joined(
+        [
+            element("SeriesInstanceUID", series_instance_uid),
+            sequence("ReferencedSOPSequence", *references),
+        ]
+    )
 
 
 def _request(source: SourceHeader, request: Dataset) -> bytes:
     """Item of the Referenced Request Sequence, its text byte for byte."""
-    study = Dataset()
-    study.StudyInstanceUID = source.study_instance_uid
-    study.ReferencedStudySequence = []
-    elements = []
+    elements = [
+        element("StudyInstanceUID", source.study_instance_uid),
+        sequence("ReferencedStudySequence"),
+    ]
     for keyword, tag, vr in _REQUEST:
         stated = raw_element(request, keyword)
         general = source.carried.get(keyword) or source.identity.get(keyword)
         elements.append(stated or general or RawElement(tag, vr, b""))
     issuer = raw_element(request, "IssuerOfAccessionNumberSequence")
     issuer = issuer or source.identity.get("IssuerOfAccessionNumberSequence")
-    return encode_dataset(study, [*elements, *([issuer] if issuer else [])])
+    return joined([*elements, *([issuer] if issuer else [])])

@@ -17,13 +17,21 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from imaging_node.dicom.elements import (
+    by_tag,
+    code_body,
+    element,
+    joined,
+    reference_body,
+    sequence,
+)
+from imaging_node.dicom.encoding import RawElement
 from imaging_node.dicom.provenance import (
     DISCLAIMER,
     ascii_text,
-    code_item,
     encode_result,
-    reference_item,
-    result_dataset,
+    result_elements,
+    result_name,
 )
 from imaging_node.dicom.saliency_picture import draw_saliency
 from imaging_node.dicom.source_attributes import PAIRED_BODY_PARTS, UNPAIRED_BODY_PARTS
@@ -32,8 +40,6 @@ from imaging_node.dicom.terminology import PRESENCE, term
 from imaging_node.domain.result_object import ObjectKind
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
     from imaging_node.dicom.saliency_picture import Picture
     from imaging_node.dicom.source import SourceHeader
     from imaging_node.domain.finding import FindingScore, SaliencyMap, StudyResult
@@ -44,6 +50,8 @@ _LOSSY: Final = frozenset(
     {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K}
 )
 _SHORT_TEXT: Final = 1024  # ST
+_ICC_PROFILE: Final = 0x00282000
+_PIXEL_DATA: Final = 0x7FE00010
 _DIGEST_CHARACTERS: Final = 12
 _LABELS_PER_REVISION: Final = 100
 _NOT_AN_OUTLINE: Final = (
@@ -90,39 +98,47 @@ def build_capture(
         headline=_headline(score, score.probability),
         details=_details(score, saliency, result),
     )
-    dataset = result_dataset(
+    name = result_name(
         source,
         result,
         context,
         kind=ObjectKind.CAPTURE,
         sop_class_uid=str(SecondaryCaptureImageStorage),
-        finding=score.label,
-        instance_number=1 + label_index + _LABELS_PER_REVISION * context.revision,
+        label=score.label,
     )
-    # OT, not the source's: else hanging protocols and "latest DX" rules would hang the picture.
-    dataset.Modality = "OT"
-    dataset.ConversionType = "WSD"
-    dataset.DateOfSecondaryCapture = dataset.ContentDate
-    dataset.TimeOfSecondaryCapture = dataset.ContentTime
-    dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER", "AI_SALIENCY"]
-    # Never guessed: empty where the source states none.
-    orientation = source.patient_orientation
-    dataset.PatientOrientation = list(orientation) if orientation is not None else None
-    # "NO" speaks of words that identify a patient or date an image: none is burned in.
-    dataset.BurnedInAnnotation = "NO"
-    dataset.RecognizableVisualFeatures = "NO"
-    dataset.ImageComments = DISCLAIMER
-    dataset.DerivationDescription = ascii_text(
-        f"Saliency overlay (visual explanation) for {term(score.label).concept.meaning}: class"
-        " activation map, mean over the members of the ensemble, scaled to its strongest pixel;"
-        f" {result.model.name} {result.model.version}; not a segmentation; not for diagnosis",
-        _SHORT_TEXT,
-    )
-    _add_body_part(dataset, source)
-    _add_references(dataset, source)
-    _add_lossy(dataset, source)
-    _add_pixels(dataset, picture)
-    return encode_result(dataset, source, result, kind=ObjectKind.CAPTURE, label=score.label)
+    number = 1 + label_index + _LABELS_PER_REVISION * context.revision
+    start = source.local_time(result.started_at)
+    meaning = term(score.label).concept.meaning
+    elements = [
+        *result_elements(name, source, result, context, instance_number=number),
+        # OT, not the source's: else hanging protocols and "latest DX" rules would hang it.
+        element("Modality", "OT"),
+        element("ConversionType", "WSD"),
+        element("DateOfSecondaryCapture", start.strftime("%Y%m%d")),
+        element("TimeOfSecondaryCapture", start.strftime("%H%M%S")),
+        element("ImageType", "DERIVED", "SECONDARY", "OTHER", "AI_SALIENCY"),
+        # Never guessed: empty where the source states none.
+        element("PatientOrientation", *(source.patient_orientation or ())),
+        # "NO" speaks of words that identify a patient or date an image: none is burned in.
+        element("BurnedInAnnotation", "NO"),
+        element("RecognizableVisualFeatures", "NO"),
+        element("ImageComments", DISCLAIMER),
+        element(
+            "DerivationDescription",
+            ascii_text(
+                f"Saliency overlay (visual explanation) for {meaning}: class activation map,"
+                " mean over the members of the ensemble, scaled to its strongest pixel;"
+                f" {result.model.name} {result.model.version}; not a segmentation;"
+                " not for diagnosis",
+                _SHORT_TEXT,
+            ),
+        ),
+        *_body_part(source),
+        *_references(source),
+        *_lossy(source),
+        *_pixels(picture),
+    ]
+    return encode_result(name, by_tag(elements), source, result)
 
 
 def capture_png(payload: bytes) -> bytes:
@@ -156,46 +172,61 @@ def _details(score: FindingScore, saliency: SaliencyMap, result: StudyResult) ->
     return details
 
 
-def _add_body_part(dataset: Dataset, source: SourceHeader) -> None:
+def _body_part(source: SourceHeader) -> list[RawElement]:
     """Body part if it is a defined term, and the side that PS3.3 C.7.3.1 then asks for."""
+    elements = []
     body_part = source.text("BodyPartExamined")
     if body_part in UNPAIRED_BODY_PARTS | PAIRED_BODY_PARTS:
-        dataset.BodyPartExamined = body_part
+        elements.append(element("BodyPartExamined", body_part))
     if body_part not in UNPAIRED_BODY_PARTS:
         sides = (source.text("Laterality"), source.text("ImageLaterality"))
         # Type 2C: empty when unknown, as it is for a body part that nobody named.
-        dataset.Laterality = next((side for side in sides if side in {"R", "L"}), "")
+        side = next((side for side in sides if side in {"R", "L"}), "")
+        elements.append(element("Laterality", side))
+    return elements
 
 
-def _add_references(dataset: Dataset, source: SourceHeader) -> None:
-    image = reference_item(source.sop_class_uid, source.sop_instance_uid)
-    image.PurposeOfReferenceCodeSequence = [code_item(_SOURCE_IMAGE)]
-    dataset.SourceImageSequence = [image]
-    series = type(dataset)()
-    series.SeriesInstanceUID = source.series_instance_uid
-    series.ReferencedInstanceSequence = [
-        reference_item(source.sop_class_uid, source.sop_instance_uid)
+def _references(source: SourceHeader) -> list[RawElement]:
+    image = reference_body(source.sop_class_uid, source.sop_instance_uid)
+    purpose = sequence("PurposeOfReferenceCodeSequence", code_body(_SOURCE_IMAGE))
+    series = [
+        element("SeriesInstanceUID", source.series_instance_uid),
+        sequence("ReferencedInstanceSequence", image),
     ]
-    dataset.ReferencedSeriesSequence = [series]
+    return [
+        sequence("SourceImageSequence", image + purpose.encoded()),
+        sequence("ReferencedSeriesSequence", joined(series)),
+    ]
 
 
-def _add_lossy(dataset: Dataset, source: SourceHeader) -> None:
+def _lossy(source: SourceHeader) -> list[RawElement]:
     """Once lossy, always lossy (PS3.3 C.7.6.1.1.5)."""
     stated = source.text("LossyImageCompression") == "01"
     if not stated and source.transfer_syntax_uid not in _LOSSY:
-        dataset.LossyImageCompression = "00"
-        return
-    dataset.LossyImageCompression = "01"
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if source.texts(keyword):
-            setattr(dataset, keyword, list(source.texts(keyword)))
+        return [element("LossyImageCompression", "00")]
+    return [
+        element("LossyImageCompression", "01"),
+        *(
+            element(keyword, *source.texts(keyword))
+            for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+            if source.texts(keyword)
+        ),
+    ]
 
 
-def _add_pixels(dataset: Dataset, picture: Picture) -> None:
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "RGB"
-    dataset.PlanarConfiguration, dataset.PixelRepresentation = 0, 0
-    dataset.Rows, dataset.Columns = picture.shape[:2]
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-    dataset.ICCProfile, dataset.ColorSpace = SRGB_PROFILE, "SRGB"
-    samples = picture.tobytes()
-    dataset.add_new("PixelData", "OB", samples + b"\0" * (len(samples) % 2))
+def _pixels(picture: Picture) -> list[RawElement]:
+    rows, columns, samples = picture.shape
+    return [
+        element("SamplesPerPixel", samples),
+        element("PhotometricInterpretation", "RGB"),
+        element("PlanarConfiguration", 0),
+        element("PixelRepresentation", 0),
+        element("Rows", rows),
+        element("Columns", columns),
+        element("BitsAllocated", 8),
+        element("BitsStored", 8),
+        element("HighBit", 7),
+        RawElement(_ICC_PROFILE, "OB", SRGB_PROFILE),
+        element("ColorSpace", "SRGB"),
+        RawElement(_PIXEL_DATA, "OB", picture.tobytes()),
+    ]
