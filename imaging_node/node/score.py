@@ -70,7 +70,7 @@ def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
         SettingsError: A setting does not fit its bundle.
         StorageError: The state directory cannot be used.
     """
-    models = load_models(settings)
+    models = load_models(settings, counters)
     database, spool, pseudonyms = open_state(settings)
     return ScoringRoom(
         database=database,
