@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from imaging_node.settings.decoding import DecodingSettings
 from imaging_node.settings.network import (
     AuditSettings,
     DeliverySettings,
@@ -65,6 +66,9 @@ class Settings(BaseSettings):
         description="Also send a not-analysed SR for studies no model is meant for.",
     )
     scoring: ScoringSettings = Field(ScoringSettings(), description="How studies are scored.")
+    decoding: DecodingSettings = Field(
+        DecodingSettings(), description="The largest image that is decoded."
+    )
     delivery: DeliverySettings = Field(DeliverySettings(), description="How results are sent.")
     audit: AuditSettings = Field(AuditSettings(), description="The audit trail.")
     spool: SpoolSettings = Field(SpoolSettings(), description="The folder of received files.")
