@@ -128,6 +128,7 @@ class StudyWorkers:
         # One more than the limit: an urgent study never waits until a routine one has ended.
         self._pool = ThreadPoolExecutor(self._limit + 1, thread_name_prefix="study")
         self._running: dict[Future[None], tuple[Claim, float]] = {}
+        self._look_at_s = 0.0
         self._is_over = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
 
@@ -151,10 +152,10 @@ class StudyWorkers:
             StorageError: The database could not be used.
         """
         self._forget_finished()
-        if len(self._running) > self._limit:
+        is_full = len(self._running) >= self._limit
+        if is_full and (len(self._running) > self._limit or time.monotonic() < self._look_at_s):
             self.wait_for_one(_FULL_S)
-            return len(self._running) <= self._limit
-        is_full = len(self._running) == self._limit
+            return True
         claim = claim_study(
             self._room.database,
             worker=self._worker,
@@ -164,7 +165,7 @@ class StudyWorkers:
         )
         if claim is None:
             if is_full:
-                self.wait_for_one(_FULL_S)
+                self._look_at_s = time.monotonic() + _FULL_S
             return is_full
         if claim.attempts > 1:
             # It was in work when a worker died: alone, so that it takes no other study with it.

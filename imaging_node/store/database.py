@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections import deque
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ class Database:
         # writer's connection stays open, since taking it from the pool costs as much as a commit.
         self._turn = threading.Lock()
         self._writing: Connection | None = None
+        # For the same reason; whoever reads takes one that is free.
+        self._readers: deque[Connection] = deque()
 
     @property
     def dialect(self) -> sa.Dialect:
@@ -69,8 +72,16 @@ class Database:
         Raises:
             StorageError: The database is locked or damaged.
         """
-        with self._translated("read"), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with self._translated("read"), ExitStack() as failed:
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._engine.connect()
+            failed.callback(connection.close)  # whatever state it is in then
+            with connection.begin():
+                yield connection
+            failed.pop_all()
+            self._readers.append(connection)
 
     def is_writable(self) -> bool:
         """Whether a write transaction succeeds now."""
@@ -89,6 +100,8 @@ class Database:
         """Close all connections."""
         with self._turn:
             self._let_go()
+        while self._readers:
+            self._readers.pop().close()
         self._engine.dispose()
 
     def _let_go(self) -> None:
