@@ -17,6 +17,7 @@ from imaging_node.settings.work import (
     DatabaseSettings,
     ModelSettings,
     PrioritySettings,
+    ResultSettings,
     ScoringSettings,
     SpoolSettings,
     StudySettings,
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
         description="Also send a not-analysed SR for studies no model is meant for.",
     )
     scoring: ScoringSettings = Field(ScoringSettings(), description="How studies are scored.")
+    results: ResultSettings = Field(ResultSettings(), description="The objects sent back.")
     delivery: DeliverySettings = Field(DeliverySettings(), description="How results are sent.")
     audit: AuditSettings = Field(AuditSettings(), description="The audit trail.")
     spool: SpoolSettings = Field(SpoolSettings(), description="The folder of received files.")
