@@ -93,6 +93,8 @@ class Metric(StrEnum):
     STUDIES = "studies_ended_total"
     DELIVERIES = "deliveries_total"
     SCORED_IMAGES = "images_scored_total"
+    LAUNCHES = "launches_total"
+    LAUNCHED_IMAGES = "launched_images_total"
 
 
 # Fields an event may carry: nothing here can hold text that came from a dataset.

@@ -1,22 +1,31 @@
-"""Benchmark of the whole node: C-STORE in to the report at the PACS."""
+"""Benchmark of the whole job: C-STORE by dcmsend to SR and captures stored by storescp."""
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-import psutil
 import typer
+from bare_runtime import BareRate, bare_rate
+from bench_peers import (
+    LOOPBACK,
+    await_listener,
+    load,
+    require_tools,
+    send_over,
+    storescp,
+)
+from role_usage import MIB, RoleMemory, usage_by_role
 
-from imaging_node.demonstration.local_node import LOOPBACK, LocalNode
+from imaging_node.demonstration.local_node import LocalNode, free_ports
 from imaging_node.dicom.phantom import DEMO_STUDIES, phantom_dataset
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
@@ -26,42 +35,94 @@ from imaging_node.settings import PeerSettings
 from imaging_node.store.listings import count_work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-MIB = 1024 * 1024
 PICTURES = 8
-QUIET_PERIOD_S = 1.0
+ASSOCIATIONS = 4
+WARM_UP_STUDIES = 16
+POLL_S = 0.1
+NODE, NAIVE = "imaging-node", "naive"
+TO_REACH_OF_BARE, TO_REACH_OF_NAIVE, TO_REACH_S = 0.38, 2.5, 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one system did with its films.
+
+    Attributes:
+        processor_ms: Per study, by role; empty where it is not known.
+    """
+
+    studies: int
+    captures: int
+    seconds: float
+    sending_s: float
+    processor_ms: dict[str, float]
+
+    @property
+    def per_minute(self) -> float:
+        """Studies a minute, from the first byte sent to the last SR stored."""
+        return self.studies / self.seconds * 60
 
 
 def end_to_end(
-    studies: Annotated[int, typer.Option(min=1, help="Chest studies to send.")] = 200,
-    associations: Annotated[int, typer.Option(min=1, max=32, help="Senders at a time.")] = 4,
-    limit_s: Annotated[float, typer.Option(help="Give up after this many seconds.")] = 900,
+    studies: Annotated[int, typer.Option(min=1, help="Films for the node, a round.")] = 600,
+    naive_studies: Annotated[int, typer.Option(min=0, help="Films for the naive design.")] = 80,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
+    quiet_period_s: Annotated[float, typer.Option(help="Of the node.")] = 1.0,
+    limit_s: Annotated[float, typer.Option(help="Give up a pass after so many seconds.")] = 900,
 ) -> None:
-    """Send chest studies to a node and wait until the PACS has an SR for each of them."""
-    with tempfile.TemporaryDirectory(prefix="imaging-node-bench-") as folder:
-        films = render(Path(folder), studies)
-        typer.echo(f"load before: {load()}, {os.cpu_count()} cores")
-        with LocalNode(Path(folder), {"study": {"quiet_period_s": QUIET_PERIOD_S}}) as node:
-            with RoleMemory(node.process.pid) as memory:
-                began = time.monotonic()
-                sent_at = send_all(node, films, associations)
-                sending_s = time.monotonic() - began
-                await_all(node, studies, deadline=began + limit_s)
-                elapsed_s = time.monotonic() - began
-            report(node, sent_at, elapsed_s=elapsed_s, sending_s=sending_s)
-            for role, peak_bytes in sorted(memory.peak_bytes.items()):
-                typer.echo(f"peak memory {role:>9}: {peak_bytes / MIB:6.0f} MiB")
-            typer.echo(f"peak memory all roles: {memory.peak_sum_bytes / MIB:.0f} MiB")
-            typer.echo(f"load after: {load()}")
+    """The node beside bare ONNX Runtime and beside the naive design, in turns, in one run."""
+    require_tools("dcmsend", "storescp")
+    typer.echo(f"load before: {load()}, {os.cpu_count()} cores")
+    bare: list[BareRate] = []
+    passes: dict[str, list[Pass]] = {NODE: [], NAIVE: []}
+    with tempfile.TemporaryDirectory(prefix="imaging-node-bench-") as name:
+        folder = Path(name)
+        peak = {}
+        for number in range(rounds):
+            bare.append(bare_rate())
+            place = folder / f"node-{number}"
+            place.mkdir()
+            with node_and_pacs(place, quiet_period_s) as (node, pacs):
+                run_node(node, pacs, place / "warm-up", WARM_UP_STUDIES, limit_s=limit_s)
+                with RoleMemory(node.process.pid) as memory:
+                    passes[NODE].append(
+                        run_node(node, pacs, place / "films", studies, limit_s=limit_s)
+                    )
+                peak = {**memory.peak_bytes, "all roles": memory.peak_sum_bytes}
+                if number == 0:
+                    waits_s = idle_waits_s(node, pacs, place / "single", quiet_period_s)
+            if naive_studies:
+                place = folder / f"naive-{number}"
+                place.mkdir()
+                passes[NAIVE].append(run_naive(place, naive_studies, limit_s=limit_s))
+            bare.append(bare_rate())
+    report(bare, passes, waits_s, peak)
+    typer.echo(f"load after: {load()}")
 
 
-def render(folder: Path, count: int) -> dict[str, Path]:
-    """Films by Study Instance UID: few pictures, every one a study of its own."""
+@contextmanager
+def node_and_pacs(folder: Path, quiet_period_s: float) -> Iterator[tuple[LocalNode, Path]]:
+    """A node that sends its results to DCMTK's storescp; and the folder of that."""
+    pacs = folder / "pacs"
+    with storescp(pacs) as port:
+        changes = {
+            "study": {"quiet_period_s": quiet_period_s},
+            "peers": {"storescp": {"ae_title": "STORESCP", "host": LOOPBACK, "port": port}},
+            "destinations": ["storescp"],
+        }
+        with LocalNode(folder, changes) as node:
+            yield node, pacs
+
+
+def render(folder: Path, count: int) -> list[Path]:
+    """Films, few pictures and every one a study of its own."""
+    folder.mkdir()
     chests = [each for each in DEMO_STUDIES if each.part == "chest frontal"]
     plain = [each for each in chests if each.encoding == "plain"][:PICTURES]
     pictures = [each.picture() for each in plain]
-    films = {}
+    paths = []
     for number in range(count):
         index = number % len(plain)
         dataset = phantom_dataset(
@@ -69,105 +130,155 @@ def render(folder: Path, count: int) -> dict[str, Path]:
         )
         path = folder / f"film-{number:05d}.dcm"
         dataset.save_as(path, enforce_file_format=True)
-        films[str(dataset.StudyInstanceUID)] = path
-    return films
+        paths.append(path)
+    return paths
 
 
-def send_all(node: LocalNode, films: dict[str, Path], associations: int) -> dict[str, datetime]:
-    """Send every film over so many associations; when each study's last byte was answered."""
-    listener = PeerSettings(
-        ae_title=node.settings.dicom.ae_title, host=LOOPBACK, port=node.settings.dicom.port
+def run_node(node: LocalNode, pacs: Path, films: Path, count: int, *, limit_s: float) -> Pass:
+    """Send films and wait until all are answered and all answers are stored."""
+    paths = render(films, count)
+    objects_before, ended_before = len(list(pacs.iterdir())), ended_studies(node)
+    before = usage_by_role(node.process.pid)
+    began = time.monotonic()
+    dicom = node.settings.dicom
+    sending_s = send_over(paths, dicom.port, dicom.ae_title, ASSOCIATIONS)
+    await_all(node, ended_before + count, deadline=began + limit_s)
+    seconds = time.monotonic() - began
+    after = usage_by_role(node.process.pid)
+    objects = len(list(pacs.iterdir())) - objects_before
+    if objects < count:
+        raise SystemExit(f"{count} studies were sent and {objects} objects came back")
+    return Pass(
+        studies=count,
+        captures=objects - count,
+        seconds=seconds,
+        sending_s=sending_s,
+        processor_ms={
+            role: (after[role].processor_s - before[role].processor_s) / count * 1000
+            for role in after
+            if role in before
+        },
     )
-    caller = Caller(ae_title="BENCH", timeout_s=60)
-    sent_at: dict[str, datetime] = {}
-
-    def send_some(mine: Sequence[tuple[str, Path]]) -> None:
-        for uid, path in mine:
-            outcome = send_files([path], listener, caller, advance=lambda: None)
-            if outcome.stored != 1:
-                raise SystemExit(f"the node refused a film: {outcome.refused}")
-            sent_at[uid] = datetime.now(UTC)
-
-    items = list(films.items())
-    with ThreadPoolExecutor(associations) as pool:
-        list(pool.map(send_some, [items[begin::associations] for begin in range(associations)]))
-    return sent_at
 
 
-def await_all(node: LocalNode, studies: int, *, deadline: float) -> None:
-    """Wait until every study has ended and nothing waits for delivery."""
+def ended_studies(node: LocalNode) -> int:
+    """Studies that have ended, with nothing of theirs waiting for delivery; -1 otherwise."""
     database, _, _ = open_state(node.settings)
-    while time.monotonic() < deadline:
-        counts = count_work(database, now=now())
-        ended = sum(counts.studies.get(each, 0) for each in StudyState if each.is_final)
-        if ended == studies and not counts.deliveries.get(DeliveryState.WAITING):
-            break
-        time.sleep(0.2)
+    counts = count_work(database, now=now())
     database.close()
+    if counts.deliveries.get(DeliveryState.WAITING):
+        return -1
+    return sum(counts.studies.get(each, 0) for each in StudyState if each.is_final)
+
+
+def await_all(node: LocalNode, ended: int, *, deadline: float) -> None:
+    """Wait until so many studies have ended and nothing waits for delivery."""
+    while ended_studies(node) != ended:
+        if time.monotonic() > deadline:
+            raise SystemExit("not all studies were answered in time")
+        time.sleep(POLL_S)
+
+
+def idle_waits_s(
+    node: LocalNode, pacs: Path, films: Path, quiet_period_s: float, count: int = 10
+) -> list[float]:
+    """From the answer to a study's last image to its SR stored, less the quiet period."""
+    dicom = node.settings.dicom
+    listener = PeerSettings(ae_title=dicom.ae_title, host=LOOPBACK, port=dicom.port)
+    waits_s = []
+    for path in render(films, count):
+        before = set(pacs.glob("SR*"))
+        outcome = send_files(
+            [path], listener, Caller(ae_title="BENCH", timeout_s=60), advance=lambda: None
+        )
+        sent_at = time.time()
+        if outcome.stored != 1:
+            raise SystemExit(f"the node refused a film: {outcome.refused}")
+        while not (new := set(pacs.glob("SR*")) - before):
+            time.sleep(0.005)
+        time.sleep(0.3)  # until it is written to its end
+        waits_s.append(new.pop().stat().st_mtime - sent_at - quiet_period_s)
+    return waits_s
+
+
+def run_naive(folder: Path, count: int, *, limit_s: float) -> Pass:
+    """The same kind of films through the naive design, which is warm as well."""
+    [port] = free_ports(1)
+    pacs = folder / "pacs"
+    with storescp(pacs) as pacs_port:
+        process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("naive_node.py"), str(port),
+             folder / "received", str(pacs_port)],
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None  # PIPE
+            if process.stdout.readline() != b"ready\n":
+                raise SystemExit("the naive design did not start")
+            await_listener(port)
+            run_naive_films(folder / "warm-up", pacs, port, 8, limit_s=limit_s)
+            return run_naive_films(folder / "films", pacs, port, count, limit_s=limit_s)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def run_naive_films(films: Path, pacs: Path, port: int, count: int, *, limit_s: float) -> Pass:
+    """Send films to the naive design and wait until an SR for each is stored."""
+    paths = render(films, count)
+    before, objects_before = len(list(pacs.glob("SR*"))), len(list(pacs.iterdir()))
+    began = time.monotonic()
+    sending_s = send_over(paths, port, "NAIVE", ASSOCIATIONS)
+    while len(list(pacs.glob("SR*"))) < before + count:
+        if time.monotonic() > began + limit_s:
+            raise SystemExit("the naive design did not answer all of its studies in time")
+        time.sleep(POLL_S / 2)
+    seconds = time.monotonic() - began
+    captures = len(list(pacs.iterdir())) - objects_before - count
+    return Pass(
+        studies=count, captures=captures, seconds=seconds, sending_s=sending_s, processor_ms={}
+    )
 
 
 def report(
-    node: LocalNode, sent_at: dict[str, datetime], *, elapsed_s: float, sending_s: float
+    bare: Sequence[BareRate],
+    passes: dict[str, list[Pass]],
+    waits_s: Sequence[float],
+    peak_bytes: dict[str, int],
 ) -> None:
-    """Print what was answered, how fast, and how long each study waited."""
-    stored_at = {
-        each.study_instance_uid: each.stored_at for each in node.pacs.stored if each.is_report
-    }
-    answered = sent_at.keys() & stored_at.keys()
-    captures = sum(not each.is_report for each in node.pacs.stored)
-    typer.echo(f"studies answered: {len(answered)} of {len(sent_at)}, captures: {captures}")
-    typer.echo(f"sending: {sending_s:.1f} s, all answered after {elapsed_s:.1f} s")
-    typer.echo(f"studies per minute: {len(answered) / elapsed_s * 60:.0f}")
-    waits_s = sorted((stored_at[uid] - sent_at[uid]).total_seconds() for uid in answered)
-    if waits_s:
-        typer.echo(
-            f"last image to SR stored, quiet period of {QUIET_PERIOD_S:g} s included:"
-            f" minimum {waits_s[0]:.1f} s, median {statistics.median(waits_s):.1f} s,"
-            f" maximum {waits_s[-1]:.1f} s"
-        )
-    if len(answered) < len(sent_at):
-        raise SystemExit(1)
+    """Print the tables."""
+    best = [each.images_per_s * 60 for each in bare]
+    typer.echo("\n| system | studies/min (minimum-maximum) | captures | sending |")
+    typer.echo("| --- | --- | --- | --- |")
+    typer.echo(f"| bare ONNX Runtime, {bare[0].layout} | {spread(best)} | | |")
+    medians = {}
+    for name, done in passes.items():
+        if done:
+            rates = [each.per_minute for each in done]
+            medians[name] = statistics.median(rates)
+            share = done[0].captures / done[0].studies
+            sending_s = statistics.median([each.sending_s for each in done])
+            typer.echo(f"| {name} | {spread(rates)} | {share:.0%} | {sending_s:.1f} s |")
+    of_bare = medians[NODE] / statistics.median(best)
+    typer.echo(f"\nof bare ONNX Runtime: {of_bare:.2f} (to reach {TO_REACH_OF_BARE})")
+    if NAIVE in medians:
+        times = medians[NODE] / medians[NAIVE]
+        typer.echo(f"of the naive design: {times:.1f} times (to reach {TO_REACH_OF_NAIVE})")
+    typer.echo(
+        f"last image to SR stored, idle node, after the quiet period:"
+        f" median {statistics.median(waits_s):.2f} s, {min(waits_s):.2f} to {max(waits_s):.2f} s"
+        f" (to reach {TO_REACH_S:g} s)"
+    )
+    roles = passes[NODE][-1].processor_ms
+    typer.echo(
+        "processor ms a study: " + ", ".join(f"{role} {ms:.1f}" for role, ms in roles.items())
+    )
+    typer.echo(
+        "peak memory, MiB: "
+        + ", ".join(f"{role} {size / MIB:.0f}" for role, size in sorted(peak_bytes.items()))
+    )
 
 
-def load() -> str:
-    """Load averages of the machine."""
-    return " ".join(f"{each:.2f}" for each in os.getloadavg())
-
-
-class RoleMemory:
-    """Owns a thread that samples the resident memory of each role; a context manager.
-
-    Attributes:
-        peak_bytes: Largest by role; decoders are a role of their own here.
-        peak_sum_bytes: Largest sum of all at one moment.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.peak_bytes: dict[str, int] = defaultdict(int)
-        self.peak_sum_bytes = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._is_over.wait(0.2):
-            now_bytes: dict[str, int] = defaultdict(int)
-            node = psutil.Process(self._pid)
-            for process in (node, *node.children(recursive=True)):
-                try:
-                    role = " ".join(process.cmdline()).removeprefix("imaging-node: ").strip()
-                    if len(role.split()) == 1:
-                        now_bytes[role] += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            for role, size_bytes in now_bytes.items():
-                self.peak_bytes[role] = max(self.peak_bytes[role], size_bytes)
-            self.peak_sum_bytes = max(self.peak_sum_bytes, sum(now_bytes.values()))
+def spread(values: Sequence[float]) -> str:
+    """Median, minimum and maximum."""
+    return f"{statistics.median(values):.0f} ({min(values):.0f}-{max(values):.0f})"

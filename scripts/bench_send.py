@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from bench_peers import LOOPBACK, load, require_tools, storescp, without_nagle
 from bench_workloads import WORKLOADS, render
 
 from imaging_node.dicom.sender import Caller, open_storage
 from imaging_node.settings import PeerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-LOOPBACK = "127.0.0.1"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-RECEIVER_LIMIT_S = 10.0
 
 
 def send(
@@ -33,9 +29,7 @@ def send(
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
 ) -> None:
     """Send to DCMTK storescp, in turns with dcmsend, one association each."""
-    for tool in ("storescp", "dcmsend"):
-        if shutil.which(tool) is None:
-            raise SystemExit(f"{tool} is not installed (Debian: dcmtk)")
+    require_tools("storescp", "dcmsend")
     memory = Path("/dev/shm")  # noqa: S108 - the network is measured, not a disk
     with tempfile.TemporaryDirectory(
         prefix="imaging-node-bench-", dir=memory if memory.is_dir() else None
@@ -44,38 +38,11 @@ def send(
             name: render(Path(folder) / name, name, count)
             for name, count in (("DX", dx), ("CT", ct))
         }
-        load = " ".join(f"{each:.2f}" for each in os.getloadavg())
-        typer.echo(f"load before: {load}, {os.cpu_count()} cores, TCP_NODELAY on both sides")
+        typer.echo(f"load before: {load()}, {os.cpu_count()} cores, TCP_NODELAY on both sides")
         with storescp(Path(folder) / "received") as port:
             for name, paths in files.items():
                 compare(name, paths, port, rounds)
-        load = " ".join(f"{each:.2f}" for each in os.getloadavg())
-        typer.echo(f"load after: {load}")
-
-
-@contextmanager
-def storescp(folder: Path) -> Iterator[int]:
-    """DCMTK's receiver on a free port, a process for each association; its port."""
-    folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-    process = subprocess.Popen(
-        ["storescp", "--fork", "-od", folder, "-pdu", "131072", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=without_nagle(),
-    )
-    try:
-        deadline = time.monotonic() + RECEIVER_LIMIT_S
-        while not answers(port):
-            if time.monotonic() > deadline:
-                raise SystemExit("storescp did not start")
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+        typer.echo(f"load after: {load()}")
 
 
 def compare(name: str, paths: Sequence[Path], port: int, rounds: int) -> None:
@@ -121,17 +88,6 @@ def send_by_dcmsend(paths: Sequence[Path], port: int) -> None:
         stdout=subprocess.DEVNULL,
         env=without_nagle(),
     )
-
-
-def without_nagle() -> dict[str, str]:
-    """The environment in which DCMTK does not hold messages back for 40 ms."""
-    return {**os.environ, "TCP_NODELAY": "1"}
-
-
-def answers(port: int) -> bool:
-    """Whether something listens there."""
-    with socket.socket() as probe:
-        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 if __name__ == "__main__":

@@ -57,6 +57,10 @@ class TruncatedHeaderError(RejectedInstanceError):
     """The bytes end before the header does: more of the dataset settles it."""
 
 
+class HeaderBudgetError(RejectedInstanceError):
+    """More elements, or deeper sequences, than any honest header has."""
+
+
 @dataclass(slots=True)
 class Header:
     """Elements found.
@@ -82,6 +86,7 @@ def scan_header(
     begin: int = 0,
     most_elements: int = MOST_ELEMENTS,
     most_items: int = MOST_ITEMS,
+    most_nesting: int = MOST_NESTING,
 ) -> Header:
     """Walk from `begin` to the pixel data, or to the end.
 
@@ -89,10 +94,12 @@ def scan_header(
         wanted: Tags whose values, or items, are returned; in items the same tags.
         most_elements: Elements and items of all levels that may occur.
         most_items: Items of one sequence that are kept; what comes behind is walked over.
+        most_nesting: Sequences within sequences that may occur.
 
     Raises:
         TruncatedHeaderError: 0xC000, the bytes end within an element.
-        RejectedInstanceError: 0xC000, what lies there are no elements, or too many.
+        HeaderBudgetError: 0xC000, too many elements, or sequences too deep.
+        RejectedInstanceError: 0xC000, what lies there are no elements.
     """
     if transfer_syntax_uid == DEFLATED:
         with _INFLATING:
@@ -102,6 +109,7 @@ def scan_header(
                 wanted,
                 most_elements=most_elements,
                 most_items=most_items,
+                most_nesting=most_nesting,
             )
     is_little = transfer_syntax_uid != EXPLICIT_BIG
     walk = _Walk(
@@ -112,6 +120,7 @@ def scan_header(
         wanted=wanted,
         most_elements=most_elements,
         most_items=most_items,
+        most_nesting=most_nesting,
     )
     try:
         header, _ = walk.elements(begin, len(dataset), depth=0, is_implicit=walk.is_implicit)
@@ -141,6 +150,7 @@ class _Walk:
         wanted: Collection[int],
         most_elements: int,
         most_items: int,
+        most_nesting: int,
     ) -> None:
         order = "<" if is_little else ">"
         self.is_implicit = is_implicit
@@ -149,6 +159,7 @@ class _Walk:
         self._wanted = wanted
         self._left = most_elements
         self._most_items = most_items
+        self._most_nesting = most_nesting
         self._explicit = struct.Struct(f"{order}HH2sH").unpack_from
         self._implicit = struct.Struct(f"{order}HHI").unpack_from
         self._long = struct.Struct(f"{order}I").unpack_from
@@ -236,8 +247,8 @@ class _Walk:
         is_implicit: bool,
         most_kept: int,
     ) -> tuple[list[Header], int]:
-        if depth > MOST_NESTING:
-            raise _not_understood(f"sequences are nested deeper than {MOST_NESTING}")
+        if depth > self._most_nesting:
+            raise _over_budget(f"sequences are nested deeper than {self._most_nesting}")
         items: list[Header] = []
         while position < end:
             group, element, length = self._implicit(self._dataset, position)
@@ -261,7 +272,7 @@ class _Walk:
     def _count(self) -> None:
         self._left -= 1
         if self._left < 0:
-            raise _not_understood("it has too many elements")
+            raise _over_budget("it has too many elements")
 
 
 # Sequences among what is ever wanted: an implicit dataset does not say that they are.
@@ -276,6 +287,13 @@ def _looks_implicit(dataset: bytes | mmap.mmap, begin: int) -> bool:
 
 def _not_understood(what: str) -> RejectedInstanceError:
     return RejectedInstanceError(
+        f"the dataset cannot be parsed: {what}; check the sender's encoding",
+        status=STATUS_CANNOT_UNDERSTAND,
+    )
+
+
+def _over_budget(what: str) -> HeaderBudgetError:
+    return HeaderBudgetError(
         f"the dataset cannot be parsed: {what}; check the sender's encoding",
         status=STATUS_CANNOT_UNDERSTAND,
     )

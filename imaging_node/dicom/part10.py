@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from io import BytesIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from pydicom import dcmread
 from pydicom.filereader import read_file_meta_info
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PREAMBLE_BYTES: Final = 132
 _GROUP_LENGTH_BYTES: Final = 12
+_DEFLATED_CHUNK_BYTES: Final = 2**20
 
 
 def read_part10(
@@ -40,16 +41,35 @@ def read_part10(
         Exception of `encoding.PARSE_ERRORS`: Elements cannot be told apart.
     """
     tags = list(keywords) if keywords is not None else None
+    with open_plain(path, inflated_limit_bytes=inflated_limit_bytes) as file:
+        return dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
+
+
+def open_plain(path: Path, *, inflated_limit_bytes: int) -> BinaryIO:
+    """The file itself, or a deflated one as it would be without, at its beginning.
+
+    Raises:
+        InvalidDicomError, zlib.error, exception of `encoding.PARSE_ERRORS`: As `read_part10`.
+    """
     meta = read_file_meta_info(path)
+    file = path.open("rb")
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return dcmread(path, stop_before_pixels=stop_before_pixels, specific_tags=tags)
-    start = _PREAMBLE_BYTES + _GROUP_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength)
-    with path.open("rb") as file:
-        file.seek(start)
-        stream = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflated = stream.decompress(file.read(), inflated_limit_bytes)
-    plain = BytesIO(_explicit_meta() + inflated)
-    return dcmread(plain, stop_before_pixels=stop_before_pixels, specific_tags=tags)
+        return file
+    with file:
+        file.seek(_PREAMBLE_BYTES + _GROUP_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength))
+        return BytesIO(_explicit_meta() + _inflated(file, inflated_limit_bytes))
+
+
+def _inflated(file: BinaryIO, limit_bytes: int) -> bytes:
+    """What a deflated stream becomes, up to a limit; of the file no more is read than it takes."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain = bytearray()
+    while len(plain) < limit_bytes and not stream.eof:
+        deflated = stream.unconsumed_tail or file.read(_DEFLATED_CHUNK_BYTES)
+        if not deflated:
+            break
+        plain += stream.decompress(deflated, limit_bytes - len(plain))
+    return bytes(plain)
 
 
 def _explicit_meta() -> bytes:

@@ -17,19 +17,17 @@ from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import FloatImage, NotAnalysedReason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pydicom.dataset import Dataset
 
 Values = npt.NDArray[np.float64]
 StoredImage = npt.NDArray[np.generic]
 
-MAXIMUM_PIXELS: Final = 100_000_000
-"""Larger images are refused before they are decoded."""
-
 _PERCENTILES: Final = (0.5, 99.5)
 _TABLE_LIMIT: Final = 2**18
-_BLOCK_PIXELS: Final = 2**20
+_BLOCK_PIXELS: Final = 2**17
+_WORD_BYTES: Final = 2
 _MAXIMUM_ASPECT: Final = 10.0
 _PERCENTILE_SAMPLE: Final = 2_000_000
 _SIGNED_LIMIT: Final = 2**15
@@ -119,12 +117,22 @@ def read_transform(dataset: Dataset) -> GrayscaleTransform:
     )
 
 
-def to_p_values(stored: StoredImage, transform: GrayscaleTransform) -> FloatImage:
+def to_p_values(
+    stored: StoredImage,
+    transform: GrayscaleTransform,
+    *,
+    used_bits: int | None = None,
+    place: Callable[[int, int], FloatImage] | None = None,
+) -> FloatImage:
     """P-Values of one grayscale frame.
 
     Args:
         stored: Stored values, shape (rows, columns), integers or floats.
         transform: What the header says.
+        used_bits: Low bits of a value of one or two bytes that are the sample; those above may
+            hold anything (PS3.5 8.1.1). None: all of them.
+        place: Makes the array of (rows, columns) that is written and returned; new memory if
+            None.
 
     Returns:
         float32 in [0, 1], 1 is white, shape (rows, columns); padding is 0. A constant image
@@ -137,25 +145,60 @@ def to_p_values(stored: StoredImage, transform: GrayscaleTransform) -> FloatImag
         raise NotAnalysedError("the image has no pixels", reason=NotAnalysedReason.TOO_SMALL)
     if stored.ndim != 2:  # noqa: PLR2004 - rows and columns
         raise NotAnalysedError("the image has several planes", reason=NotAnalysedReason.MULTI_FRAME)
+    rows, columns = stored.shape
+    pixels = place(rows, columns) if place else np.empty((rows, columns), np.float32)
     if not np.issubdtype(stored.dtype, np.integer):
-        return _transformed(_finite(stored), transform, weights=None)
-    low, high = int(stored.min()), int(stored.max())
-    if high - low >= _TABLE_LIMIT:
-        return _transformed(stored.astype(np.float64), transform, weights=None)
-    counts = np.zeros(high - low + 1, np.int64)
-    blocks = _row_blocks(stored)
-    if transform.voi is None:
-        for rows in blocks:
-            counts += np.bincount(_index(stored[rows], low).ravel(), minlength=len(counts))
-    table = _transformed(np.arange(low, high + 1, dtype=np.float64), transform, weights=counts)
-    pixels = np.empty(stored.shape, np.float32)
-    for rows in blocks:
-        np.take(table, _index(stored[rows], low), out=pixels[rows])
+        pixels[...] = _transformed(_finite(stored), transform, weights=None)
+    elif stored.dtype.itemsize <= _WORD_BYTES:
+        _render_words(stored, transform, used_bits, pixels)
+    else:
+        _render_wide(stored, transform, pixels)
     return pixels
 
 
+def _render_words(
+    stored: StoredImage, transform: GrayscaleTransform, used_bits: int | None, pixels: FloatImage
+) -> None:
+    """Look every word up in a table of all words there are: nothing need be known of the image."""
+    words = stored.view(f"{stored.dtype.byteorder}u{stored.dtype.itemsize}")
+    bits = 8 * stored.dtype.itemsize
+    used = used_bits or bits
+    counts = None
+    if transform.voi is None:
+        counts = np.zeros(2**bits, np.int64)
+        for rows in _row_blocks(words):
+            counts += np.bincount(words[rows].ravel(), minlength=len(counts))
+        counts = counts.reshape(-1, 2**used).sum(axis=0)
+    samples = np.arange(2**used, dtype=f"u{stored.dtype.itemsize}")
+    if np.issubdtype(stored.dtype, np.signedinteger):
+        # An arithmetic shift to the right brings the sign back.
+        unused = np.array(bits - used, samples.dtype)
+        signed = np.left_shift(samples, unused).view(f"i{stored.dtype.itemsize}")
+        samples = np.right_shift(signed, unused.astype(signed.dtype))
+    table = _transformed(samples.astype(np.float64), transform, weights=counts)
+    table = np.tile(table, 2 ** (bits - used))
+    for rows in _row_blocks(words):
+        # No word is outside the table; "clip" only saves a copy of the output.
+        np.take(table, words[rows], out=pixels[rows], mode="clip")
+
+
+def _render_wide(stored: StoredImage, transform: GrayscaleTransform, pixels: FloatImage) -> None:
+    """A table of the values between the least and the greatest, if they are not too many."""
+    low, high = int(stored.min()), int(stored.max())
+    if high - low >= _TABLE_LIMIT:
+        pixels[...] = _transformed(stored.astype(np.float64), transform, weights=None)
+        return
+    counts = np.zeros(high - low + 1, np.int64)
+    if transform.voi is None:
+        for rows in _row_blocks(stored):
+            counts += np.bincount(_index(stored[rows], low).ravel(), minlength=len(counts))
+    table = _transformed(np.arange(low, high + 1, dtype=np.float64), transform, weights=counts)
+    for rows in _row_blocks(stored):
+        np.take(table, _index(stored[rows], low), out=pixels[rows], mode="clip")
+
+
 def _row_blocks(stored: StoredImage) -> list[slice]:
-    """Whole rows, about a million pixels at a time, so that indices stay small."""
+    """Whole rows, about a hundred thousand pixels at a time, so that indices stay small."""
     height = max(1, _BLOCK_PIXELS // stored.shape[1])
     return [slice(top, top + height) for top in range(0, stored.shape[0], height)]
 
@@ -206,6 +249,8 @@ def _value_range(
         return float(low), float(high)
     order = np.argsort(kept, kind="stable")
     cumulated = np.cumsum(weights[is_image][order])
+    if cumulated[-1] == 0:
+        return 0.0, 0.0
     ranks = np.array(_PERCENTILES) / 100 * (cumulated[-1] - 1)
     found = kept[order][np.searchsorted(cumulated, ranks, side="right").clip(0, kept.size - 1)]
     return float(found[0]), float(found[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from imaging_node.domain.finding import FloatImage
 
-Values = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
+Number = TypeVar("Number", np.float32, np.uint8)
 
 Picture = npt.NDArray[np.uint8]
 """RGB, shape (rows, columns, 3)."""
@@ -70,20 +70,21 @@ def overlay(
         Opacity at most `MAXIMUM_ALPHA`, nothing below `LOWEST_SHOWN` of `peak`.
     """
     # Rounds, and cuts off at 0 and 255. Grey levels first: they are resized faster.
-    grey = resized(cv2.convertScaleAbs(p_values, alpha=255), width, height)
+    levels = np.asarray(cv2.convertScaleAbs(np.ascontiguousarray(p_values), alpha=255), np.uint8)
+    grey = resized(levels, width, height)
     if not peak > 0:
         return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
-    drawn = resized(evidence, width, height)
+    drawn = resized(np.ascontiguousarray(evidence, np.float32), width, height)
     slope = (_STEPS - 1) / (1 - LOWEST_SHOWN)
     strength = cv2.addWeighted(
         drawn, slope / peak, drawn, 0, -slope * LOWEST_SHOWN, dtype=cv2.CV_8U
     )
-    grey = cv2.multiply(grey, cv2.LUT(strength, _GREY_LEFT), scale=1 / 255)
-    picture = cv2.add(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), cv2.applyColorMap(strength, _TINT))
+    left = cv2.multiply(grey, cv2.LUT(strength, _GREY_LEFT), scale=1 / 255)
+    picture = cv2.add(cv2.cvtColor(left, cv2.COLOR_GRAY2RGB), cv2.applyColorMap(strength, _TINT))
     return np.asarray(picture, np.uint8)
 
 
-def resized(values: Values, width: int, height: int) -> Values:
+def resized(values: npt.NDArray[Number], width: int, height: int) -> npt.NDArray[Number]:
     """Resize float32 or uint8 values; the corners of the field stay its corners.
 
     An axis that shrinks is averaged over whole pixels, by the largest factor that leaves no less
@@ -99,7 +100,9 @@ def resized(values: Values, width: int, height: int) -> Values:
     return _scaled(values, height, width, cv2.INTER_LINEAR)
 
 
-def _scaled(values: Values, rows: int, columns: int, interpolation: int) -> Values:
+def _scaled(
+    values: npt.NDArray[Number], rows: int, columns: int, interpolation: int
+) -> npt.NDArray[Number]:
     if values.shape == (rows, columns):
         return values
     return np.asarray(

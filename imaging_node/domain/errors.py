@@ -84,6 +84,10 @@ class TemporaryError(ImagingNodeError):
     """Nobody need act yet: the queue tries again after a delay."""
 
 
+class DeviceLostError(TemporaryError):
+    """An accelerator answers nothing more in this process: it must end, its work is done again."""
+
+
 class PeerUnavailableError(TemporaryError):
     """A peer did not answer, or asked to try later: the same bytes may succeed.
 

@@ -16,7 +16,7 @@ from imaging_node.domain.finding import (
 from imaging_node.domain.image import DecodedImage
 from imaging_node.domain.priority import ReadingPriority, TriageRule
 from imaging_node.domain.study import ImageInstance, select_images
-from imaging_node.inference.batching import ARCHIVE, ROUTINE, STAT
+from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
 from imaging_node.inference.scorer import ImageAnalysis, Scorer
 from imaging_node.store.spool import read_verified
 

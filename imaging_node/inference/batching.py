@@ -1,97 +1,169 @@
-"""The batcher: images of many studies share a launch, the urgent ones first.
+"""The batcher: images of many studies share launches, the urgent ones first.
 
-How many images a launch takes is a budget of milliseconds, learned per model, never a
+How many images a launch takes is a budget of milliseconds, learned for each model, never a
 count: the same setting means one or two images on a small CPU and a hundred on a GPU, and
-bounds how long a STAT study waits for a launch that is already running.
+bounds how long a STAT study waits. Two launches are in flight, so that one computes while the
+other copies or waits for Python, and whichever ends first takes what is most urgent.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from imaging_node.domain.errors import ImagingNodeError, NotAnalysedError, TemporaryError
+from imaging_node.domain.errors import (
+    DeviceLostError,
+    ImagingNodeError,
+    NotAnalysedError,
+    TemporaryError,
+)
 from imaging_node.domain.finding import NotAnalysedReason
-from imaging_node.inference.preprocessing import ModelInput
-from imaging_node.inference.runtime import MemberOutputs
+from imaging_node.inference.lanes import LANES, Item, WaitingLanes
+from imaging_node.inference.launch_budget import LaunchBudget
+from imaging_node.inference.outputs import LaunchedModel, MemberOutputs
+from imaging_node.telemetry import Counters, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from concurrent.futures import Future
 
-    import numpy.typing as npt
+    from imaging_node.inference.preprocessing import ModelInput
 
-
-STAT, ROUTINE, ARCHIVE = 0, 1, 2
-"""Lanes, most urgent first."""
-
-LANES = (STAT, ROUTINE, ARCHIVE)
-MAXIMUM_BATCH = 256
 MAXIMUM_WAITING = 1024
-PASSED_OVER_LAUNCHES = 8
-"""A lane that this many launches in a row passed over gets the first place of the next."""
+# The first launch of a size may build kernels: it hangs only after so many times the limit.
+FIRST_LAUNCH_FACTOR = 10
 
-_NEWEST_SHARE = 0.2
+# One computes while the other copies or waits for Python; a third would only make STAT wait.
+LAUNCHES_IN_FLIGHT = 2
+
 _LAUNCH_ERRORS = (ImagingNodeError, ArithmeticError, MemoryError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Waiting:
-    image: ModelInput
-    answer: Future[MemberOutputs] = field(default_factory=Future)
+class _Key:
+    """What may share a launch."""
+
+    model: str
+    shape: tuple[int, ...]
+    type_name: str
+
+
+@dataclass(slots=True, kw_only=True)
+class _Queue:
+    """Images of one key, and what was learned of its launches."""
+
+    model: LaunchedModel
+    budget: LaunchBudget
+    lanes: WaitingLanes = field(default_factory=WaitingLanes)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Slot:
+    """One of the launches in flight.
+
+    Attributes:
+        buffers: Memory for the batches of each key, grown as needed.
+        items: Images whose launch is running.
+        hangs_after_s: When the launch counts as hanging, on the monotonic clock.
+    """
+
+    buffers: dict[_Key, npt.NDArray[np.float32]] = field(default_factory=dict)
+    items: Sequence[Item] = ()
+    hangs_after_s: float = math.inf
 
 
 class Batcher:
-    """Owns the one thread that launches the model.
+    """Owns the threads that launch models, all models of a process together.
 
-    Lanes are served in order and within a lane the earliest image first; lower lanes fill
-    the places that are left. So that STAT never waits behind them and they never starve, a
-    lane that was passed over by `PASSED_OVER_LAUNCHES` launches gets one place, not more.
+    Attributes:
+        launches, launched_images, copied_bytes: So far, repeated launches included; they depend
+            on the images and their order, not on the clock.
+        in_flight: Launches at a time.
+        is_device_lost: Set once an accelerator answers nothing more: the process must end.
     """
 
     def __init__(
         self,
-        predict: Callable[[npt.NDArray[np.float32]], Sequence[MemberOutputs]],
         *,
-        item_shape: tuple[int, int, int],
         launch_budget_ms: float,
+        launch_limit_s: float = math.inf,
+        in_flight: int,
         maximum_waiting: int = MAXIMUM_WAITING,
+        counters: Counters | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
-            predict: Batch of shape (n, *item_shape) to one answer per image.
-            item_shape: What every image must look like.
             launch_budget_ms: Longest launch to aim for, > 0; one image always runs.
-            maximum_waiting: Images that may wait; `submit` blocks while they do.
+            launch_limit_s: A launch that runs longer hangs, > 0; see `hanging`.
+            in_flight: Launches at a time, >= 1.
+            maximum_waiting: Images that may wait in one lane; `submit` blocks while they do.
+            counters: Where launches are counted for the metrics.
             monotonic_s: Clock that times the launches.
         """
-        self._predict = predict
-        self._item_shape = item_shape
         self._launch_budget_ms = launch_budget_ms
+        self._launch_limit_s = launch_limit_s
         self._maximum_waiting = maximum_waiting
+        self._counters = counters or Counters()
         self._monotonic_s = monotonic_s
-        self._lanes: tuple[deque[_Waiting], ...] = tuple(deque() for _ in LANES)
-        self._passed_over = [0 for _ in LANES]
+        self._models: dict[str, LaunchedModel] = {}
+        self._queues: dict[_Key, _Queue] = {}
+        self._submitted = 0
         self._changed = threading.Condition()
         self._closed = False
-        self._ms_per_image: float | None = None
-        self._largest_batch = 1
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self.launches = 0
+        self.launched_images = 0
+        self.copied_bytes = 0
+        self.is_device_lost = threading.Event()
+        self.in_flight = in_flight
+        self._slots = [_Slot() for _ in range(in_flight)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(slot,), name=f"launch-{number}", daemon=True)
+            for number, slot in enumerate(self._slots)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def submit(self, image: ModelInput, lane: int) -> Future[MemberOutputs]:
-        """Queue one image; blocks while `maximum_waiting` images wait.
+    def add_model(self, name: str, model: LaunchedModel) -> None:
+        """Take images for `model` under `name` from now on, in the place of an earlier one.
+
+        Raises:
+            ValueError: Images of an earlier one have been submitted.
+        """
+        with self._changed:
+            if any(key.model == name for key in self._queues):
+                raise ValueError(f"images for a model {name} have been submitted")
+            self._models[name] = model
+
+    def submit(
+        self,
+        model: str,
+        image: ModelInput,
+        lane: int,
+        *,
+        deadline_s: float = math.inf,
+        owner: str = "",
+    ) -> Future[MemberOutputs]:
+        """Queue one image; blocks while `maximum_waiting` images wait in its lane.
+
+        Args:
+            model: Name under which it was added.
+            image: Images of one model, shape and type share launches.
+            lane: One of `LANES`.
+            deadline_s: On the monotonic clock; the earliest of a lane goes first.
+            owner: Whose work it is: `hanging` names it.
 
         Returns:
-            Its answer to come, or a NotAnalysedError when the image or the launch is bad.
+            Its answer to come, or a NotAnalysedError when the image, the launch or the answer
+            is bad, or a TemporaryError.
 
         Raises:
             TemporaryError: The batcher is closed.
@@ -99,116 +171,177 @@ class Batcher:
         """
         if lane not in LANES:
             raise ValueError(f"lane {lane} is none of {LANES}")
-        waiting = _Waiting(image=image)
-        waiting.answer.set_running_or_notify_cancel()  # from here on nobody can cancel it
-        if image.shape != self._item_shape or not np.isfinite(image).all():
-            waiting.answer.set_exception(
-                NotAnalysedError(
-                    f"an image of shape {image.shape}, or with values that are not numbers,"
-                    f" cannot be scored; the model takes {self._item_shape}",
-                    reason=NotAnalysedReason.SOFTWARE,
-                )
-            )
-            return waiting.answer
+        key = _Key(model=model, shape=image.shape, type_name=str(image.dtype))
+        is_finite = bool(np.isfinite(image).all())
         with self._changed:
+            if key not in self._queues:
+                self._queues[key] = _Queue(
+                    model=self._models[model], budget=LaunchBudget(self._launch_budget_ms)
+                )
+            lanes = self._queues[key].lanes
             self._changed.wait_for(
-                lambda: self._closed or sum(map(len, self._lanes)) < self._maximum_waiting
+                lambda: self._closed or lanes.waiting_in(lane) < self._maximum_waiting
             )
             if self._closed:
                 raise TemporaryError("the scorer is closing; the study will be tried again")
-            self._lanes[lane].append(waiting)
-            self._changed.notify_all()
-        return waiting.answer
-
-    def predict(self, image: ModelInput, lane: int) -> MemberOutputs:
-        """Queue one image and wait for its answer; raises what `submit` and the launch raise."""
-        return self.submit(image, lane).result()
+            self._submitted += 1
+            item = Item(
+                image=image,
+                lane=lane,
+                deadline_s=deadline_s,
+                number=self._submitted,
+                owner=owner,
+            )
+            item.answer.set_running_or_notify_cancel()  # from here on nobody can cancel it
+            if is_finite:
+                lanes.add(item)
+                self._changed.notify_all()
+        if not is_finite:
+            item.answer.set_exception(_software_failure("an image holds what is not a number"))
+        return item.answer
 
     def close(self) -> None:
-        """Take no more images, answer those that wait, end the thread; safe to repeat."""
+        """Take no more images, answer those that wait, end the threads; safe to repeat."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def batch_limit(self) -> int:
-        """Images that the next launch may take: what fits the budget, growing by doubling."""
-        if self._ms_per_image is None:
-            return 1
-        fitting = int(self._launch_budget_ms / max(self._ms_per_image, 1e-6))
-        return max(1, min(fitting, 2 * self._largest_batch, MAXIMUM_BATCH))
+    def hanging(self) -> frozenset[str] | None:
+        """Owners of images whose launch runs beyond its limit; None while no launch does."""
+        now_s = self._monotonic_s()
+        with self._changed:
+            stuck = [slot.items for slot in self._slots if now_s > slot.hangs_after_s]
+        return frozenset(item.owner for items in stuck for item in items) if stuck else None
 
-    def _run(self) -> None:
-        in_flight: list[_Waiting] = []
+    def batch_limit(self, model: str) -> int:
+        """Images that the next launch of `model` may take; 1 before its first image."""
+        now_s = self._monotonic_s()
+        with self._changed:
+            limits = [
+                queue.budget.limit(now_s)
+                for key, queue in self._queues.items()
+                if key.model == model
+            ]
+        return max(limits, default=1)
+
+    def _run(self, slot: _Slot) -> None:
         try:
-            while in_flight := self._next_batch():
-                self._launch(in_flight)
+            while chosen := self._next_launch(slot):
+                key, queue, items = chosen
+                self._launch(slot, key, queue, items)
+                slot.items = ()
         finally:
             # Whatever ended this thread, nobody may wait for ever.
             with self._changed:
                 self._closed = True
-                for waiting in chain(in_flight, *self._lanes):
-                    if not waiting.answer.done():
-                        waiting.answer.set_exception(TemporaryError("the batcher ended"))
-                for lane in self._lanes:
-                    lane.clear()
+                waiting = [item for each in self._queues.values() for item in each.lanes.take_all()]
+                for item in (*slot.items, *waiting):
+                    if not item.answer.done():
+                        item.answer.set_exception(TemporaryError("the batcher ended"))
                 self._changed.notify_all()
 
-    def _next_batch(self) -> list[_Waiting]:
-        """Wait for images and choose; empty once the batcher is closed and drained."""
+    def _next_launch(self, slot: _Slot) -> tuple[_Key, _Queue, list[Item]] | None:
+        """Wait for images and choose; None once the batcher is closed and drained."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or any(self._lanes))
-            limit = self.batch_limit()
-            # Lanes in the order of their places: at most one starving lane comes first.
-            starving = [
-                lane
-                for lane in reversed(LANES)
-                if self._lanes[lane] and self._passed_over[lane] >= PASSED_OVER_LAUNCHES
-            ][:1]
-            order = chain(starving, (lane for lane in LANES for _ in self._lanes[lane]))
-            chosen = list(islice(order, min(limit, sum(map(len, self._lanes)))))
-            batch = [self._lanes[lane].popleft() for lane in chosen if self._lanes[lane]]
-            for lane in LANES:
-                is_passed_over = bool(self._lanes[lane]) and lane not in chosen
-                self._passed_over[lane] = self._passed_over[lane] + 1 if is_passed_over else 0
+            self._changed.wait_for(lambda: self._closed or any(map(_waits, self._queues.values())))
+            waiting = {key: queue for key, queue in self._queues.items() if _waits(queue)}
+            if not waiting:
+                return None
+            key, queue = min(waiting.items(), key=lambda each: each[1].lanes.rank())
+            items = queue.lanes.take(queue.budget.limit(self._monotonic_s()))
+            slot.items = items
+            for other in waiting.values():
+                other.lanes.note_launch(items if other is queue else [])
             self._changed.notify_all()
-            return batch
+            return key, queue, items
 
-    def _launch(self, batch: Sequence[_Waiting]) -> None:
+    def _launch(self, slot: _Slot, key: _Key, queue: _Queue, items: Sequence[Item]) -> None:
         """Run a batch; one that fails is halved until the bad image is alone."""
-        started_s = self._monotonic_s()
+        batch = self._copy_together(slot, key, queue, items)
+        started_s = self._begin(slot, queue, batch)
         try:
-            answers = self._predict(np.stack([waiting.image for waiting in batch]))
-            if len(answers) != len(batch):
-                raise ValueError(f"{len(answers)} answers for {len(batch)} images")
-        except _LAUNCH_ERRORS as error:
-            if len(batch) == 1:
-                batch[0].answer.set_exception(_as_foreseen(error))
-                return
-            middle = len(batch) // 2
-            self._launch(batch[:middle])
-            self._launch(batch[middle:])
+            answers = queue.model.predict(batch)
+            if len(answers) != len(items):
+                raise ValueError(f"{len(answers)} answers for {len(items)} images")
+        except DeviceLostError as error:
+            self.is_device_lost.set()
+            for item in items:
+                item.answer.set_exception(error)
             return
-        self._learn((self._monotonic_s() - started_s) * 1000 / len(batch), len(batch))
-        for waiting, answer in zip(batch, answers, strict=True):
-            waiting.answer.set_result(answer)
+        except _LAUNCH_ERRORS as error:
+            if isinstance(error, MemoryError):
+                with self._changed:
+                    queue.budget.run_out_of_memory(len(items), self._monotonic_s())
+            if len(items) == 1:
+                items[0].answer.set_exception(_as_foreseen(error))
+                return
+        else:
+            with self._changed:
+                queue.budget.learn(len(items), (self._monotonic_s() - started_s) * 1000)
+            for item, answer in zip(items, answers, strict=True):
+                _answer(item, answer)
+            return
+        finally:
+            slot.hangs_after_s = math.inf
+        middle = len(items) // 2
+        self._launch(slot, key, queue, items[:middle])
+        self._launch(slot, key, queue, items[middle:])
 
-    def _learn(self, ms_per_image: float, images: int) -> None:
-        previous = self._ms_per_image
-        self._ms_per_image = (
-            ms_per_image
-            if previous is None
-            else (1 - _NEWEST_SHARE) * previous + _NEWEST_SHARE * ms_per_image
+    def _begin(self, slot: _Slot, queue: _Queue, batch: npt.NDArray[np.float32]) -> float:
+        """Count a launch and start its limit; the time on the clock."""
+        count = len(batch)
+        self._counters.add(Metric.LAUNCHES)
+        self._counters.add(Metric.LAUNCHED_IMAGES, count)
+        with self._changed:
+            self.launches += 1
+            self.launched_images += count
+            self.copied_bytes += batch.nbytes
+            is_first = queue.model.is_slow_at_first and not queue.budget.has_seen(count)
+            started_s = self._monotonic_s()
+            limit_s = self._launch_limit_s * (FIRST_LAUNCH_FACTOR if is_first else 1)
+            slot.hangs_after_s = started_s + limit_s
+        return started_s
+
+    def _copy_together(
+        self, slot: _Slot, key: _Key, queue: _Queue, items: Sequence[Item]
+    ) -> npt.NDArray[np.float32]:
+        """The one copy that a launch makes of its images: into memory that is used again."""
+        count = len(items)
+        buffer = slot.buffers.get(key)
+        if buffer is None or len(buffer) < count:
+            buffer = queue.model.buffer((1 << (count - 1).bit_length(), *key.shape))
+            slot.buffers[key] = buffer
+        batch = buffer[:count]
+        for place, item in zip(batch, items, strict=True):
+            place[...] = item.image
+        return batch
+
+
+def _waits(queue: _Queue) -> bool:
+    return bool(len(queue.lanes))
+
+
+def _answer(item: Item, answer: MemberOutputs) -> None:
+    if answer.is_finite:
+        item.answer.set_result(answer)
+        return
+    item.answer.set_exception(
+        NotAnalysedError(
+            "a network answered with values that are not numbers",
+            reason=NotAnalysedReason.MODEL_OUTPUT,
         )
-        self._largest_batch = max(self._largest_batch, images)
+    )
 
 
 def _as_foreseen(error: Exception) -> ImagingNodeError:
     if isinstance(error, ImagingNodeError):
         return error
-    foreseen = NotAnalysedError(
-        f"the launch of one image failed: {type(error).__name__}",
-        reason=NotAnalysedReason.SOFTWARE,
-    )
+    foreseen = _software_failure(f"the launch of one image failed: {type(error).__name__}")
     foreseen.__cause__ = error
     return foreseen
+
+
+def _software_failure(detail: str) -> NotAnalysedError:
+    return NotAnalysedError(detail, reason=NotAnalysedReason.SOFTWARE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imaging_node.domain.errors import BundleError, NotAnalysedError
+from imaging_node.domain.errors import BundleError, ImagingNodeError
 from imaging_node.inference.ensemble import pool_logits
 from imaging_node.inference.preprocessing import prepare
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from imaging_node.domain.finding import FloatImage
     from imaging_node.inference.bundle import Bundle
-    from imaging_node.inference.runtime import Sessions
+    from imaging_node.inference.outputs import LaunchedModel
 
 
-def verify_golden(bundle: Bundle, sessions: Sessions) -> None:
+def verify_golden(bundle: Bundle, model: LaunchedModel) -> None:
     """Run every golden case on this machine, and the completeness of every map.
 
     Raises:
@@ -28,8 +28,8 @@ def verify_golden(bundle: Bundle, sessions: Sessions) -> None:
     for case in bundle.golden:
         place = f"bundle {bundle.identity.name}: {case.file}: golden case failed"
         try:
-            answer = sessions.predict(prepare(case.p_values, bundle.preprocessing)[np.newaxis])[0]
-        except (ValueError, NotAnalysedError) as error:
+            answer = model.predict(prepare(case.p_values, bundle.preprocessing)[np.newaxis])[0]
+        except (ValueError, MemoryError, ImagingNodeError) as error:
             raise BundleError(f"{place}: the model does not run on it") from error
         pooled = pool_logits(answer.logits, bundle.members)
         probabilities = [

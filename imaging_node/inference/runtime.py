@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +10,12 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
-from imaging_node.domain.errors import BundleError, NotAnalysedError
+from imaging_node.domain.errors import BundleError, DeviceLostError, NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
+from imaging_node.inference.outputs import MemberOutputs, split_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from imaging_node.inference.bundle import Bundle
+    from imaging_node.inference.bundle import Bundle, Member
 
 _ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     onnxruntime_errors.Fail,
@@ -38,32 +37,32 @@ _PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
     "CPUExecutionProvider": {},
 }
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberOutputs:
-    """What all members said about one image.
-
-    Attributes:
-        logits: float32, shape (members, findings).
-        maps: Per member, float32, shape (findings, h, w) on that member's own grid.
-    """
-
-    logits: npt.NDArray[np.float32]
-    maps: tuple[npt.NDArray[np.float32], ...]
+# What ONNX Runtime, CUDA, cuBLAS and cuDNN say when memory is short, in lower case ...
+_OUT_OF_MEMORY = (
+    "failed to allocate", "out of memory", "bad_alloc", "bad allocation", "alloc_failed",
+    "memoryallocation", "out_of_memory", "bfcarena",
+)  # fmt: skip
+# ... and when the device will answer nothing more to this process (cudaErrorIllegalAddress ...).
+_DEVICE_LOST = (
+    "illegal memory access", "unspecified launch failure", "device-side assert", "illegaladdress",
+    "launchfailure", "device unavailable", "uncorrectable ecc", "has fallen off the bus",
+)  # fmt: skip
 
 
 class Sessions:
-    """Owns one ONNX Runtime session per member, on the GPU when ONNX Runtime has one.
+    """Owns ONNX Runtime sessions of every member, on the GPU when ONNX Runtime has one.
 
-    `predict` may be called from several threads; each call runs the members in turn.
+    `predict` may be called from several threads; each call runs the members in turn, on
+    sessions of its own where sessions have threads or streams that calls would share.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, in_flight: int = 1) -> None:
         """Build the sessions from the bytes that were verified.
 
         Args:
             bundle: As loaded.
             threads: CPU threads of one launch, >= 1.
+            in_flight: Launches at a time, >= 1; more calls wait.
 
         Raises:
             BundleError: A graph cannot be loaded or has other outputs.
@@ -78,19 +77,19 @@ class Sessions:
         self.providers = tuple(
             each for each in _PROVIDER_OPTIONS if each in onnxruntime.get_available_providers()
         )
+        self.is_slow_at_first = self.providers[0] != "CPUExecutionProvider"
         offered = [(each, _PROVIDER_OPTIONS[each]) for each in self.providers]
-        self._sessions = []
-        for member in bundle.members:
-            place = f"bundle {bundle.identity.name}: {member.file}"
-            try:
-                session = onnxruntime.InferenceSession(member.model, options, providers=offered)
-            except _ONNX_RUNTIME_ERRORS as error:
-                raise BundleError(f"{place}: ONNX Runtime cannot load it") from error
-            inputs = [each.name for each in session.get_inputs()]
-            outputs = [each.name for each in session.get_outputs()]
-            if inputs != ["image"] or outputs != ["logits", "maps"]:
-                raise BundleError(f"{place}: expected image -> logits, maps")
-            self._sessions.append(session)
+        # A session of one CPU thread runs on its caller's: calls have nothing to share.
+        copies = 1 if threads == 1 and not self.is_slow_at_first else in_flight
+        self._free: SimpleQueue[list[onnxruntime.InferenceSession]] = SimpleQueue()
+        for _ in range(copies):
+            sessions = [_open(bundle, member, options, offered) for member in bundle.members]
+            for _ in range(in_flight // copies):
+                self._free.put(sessions)
+
+    def buffer(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Plain memory."""
+        return np.empty(shape, np.float32)
 
     def predict(self, batch: npt.NDArray[np.float32]) -> list[MemberOutputs]:
         """Run every member on a batch of shape (n, 1, rows, columns).
@@ -99,23 +98,45 @@ class Sessions:
             One entry per image, in order.
 
         Raises:
+            DeviceLostError: A GPU answers nothing more to this process.
+            MemoryError: Fewer images at a time may run.
             NotAnalysedError: ONNX Runtime refused or failed; the reason is SOFTWARE.
         """
+        sessions = self._free.get()
         try:
-            answers = [session.run(None, {"image": batch}) for session in self._sessions]
+            answers = [session.run(None, {"image": batch}) for session in sessions]
+            return split_outputs(answers, len(batch))
         except _ONNX_RUNTIME_ERRORS as error:
-            raise NotAnalysedError(
-                f"ONNX Runtime failed on a batch of shape {batch.shape}",
-                reason=NotAnalysedReason.SOFTWARE,
-            ) from error
-        return [split_outputs(answers, index) for index in range(len(batch))]
+            raise _translated(error, batch.shape) from error
+        finally:
+            self._free.put(sessions)
 
 
-def split_outputs(
-    answers: Sequence[Sequence[npt.NDArray[np.float32]]], index: int
-) -> MemberOutputs:
-    """One image's part of what the members answered for a batch."""
-    return MemberOutputs(
-        logits=np.stack([logits[index] for logits, _ in answers]),
-        maps=tuple(np.array(maps[index]) for _, maps in answers),
+def _open(
+    bundle: Bundle,
+    member: Member,
+    options: onnxruntime.SessionOptions,
+    offered: list[tuple[str, dict[str, str]]],
+) -> onnxruntime.InferenceSession:
+    place = f"bundle {bundle.identity.name}: {member.file}"
+    try:
+        session = onnxruntime.InferenceSession(member.model, options, providers=offered)
+    except _ONNX_RUNTIME_ERRORS as error:
+        raise BundleError(f"{place}: ONNX Runtime cannot load it") from error
+    inputs = [each.name for each in session.get_inputs()]
+    outputs = [each.name for each in session.get_outputs()]
+    if inputs != ["image"] or outputs != ["logits", "maps"]:
+        raise BundleError(f"{place}: expected image -> logits, maps")
+    return session
+
+
+def _translated(error: Exception, shape: tuple[int, ...]) -> Exception:
+    """What a failure asks for; the runtimes say it in words only."""
+    words = str(error).lower()
+    if any(each in words for each in _DEVICE_LOST):
+        return DeviceLostError("the accelerator answers nothing more; the study is tried again")
+    if any(each in words for each in _OUT_OF_MEMORY):
+        return MemoryError(f"a batch of shape {shape} does not fit")
+    return NotAnalysedError(
+        f"the model failed on a batch of shape {shape}", reason=NotAnalysedReason.SOFTWARE
     )

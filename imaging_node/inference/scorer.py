@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 
 from imaging_node.domain.finding import FindingScore, SaliencyMap
-from imaging_node.inference.batching import Batcher
 from imaging_node.inference.bundle import Bundle
 from imaging_node.inference.ensemble import combine_images, score_findings, site_thresholds
 from imaging_node.inference.golden import verify_golden
+from imaging_node.inference.outputs import MemberOutputs
 from imaging_node.inference.preprocessing import prepare
 from imaging_node.inference.quality import check_quality
-from imaging_node.inference.runtime import MemberOutputs, Sessions
+from imaging_node.inference.runtime import Sessions
 from imaging_node.inference.saliency import ensemble_map, map_on_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from imaging_node.domain.image import DecodedImage
+    from imaging_node.inference.batching import Batcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,22 +76,26 @@ class ImageAnalysis:
 
 
 class Scorer:
-    """Owns a bundle's sessions and its batcher; many threads may score at once."""
+    """The door to one bundle; many threads may score at once.
+
+    Attributes:
+        batcher: Runs the launches of this bundle and of those that share it.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
+        batcher: Batcher,
         *,
         threads: int,
-        launch_budget_ms: float,
         site_operating_points: Mapping[str, float],
     ) -> None:
         """Build the sessions and run the golden cases.
 
         Args:
             bundle: As loaded and verified.
+            batcher: Takes over the launches.
             threads: CPU threads of one launch, >= 1.
-            launch_budget_ms: Longest launch to aim for, > 0.
             site_operating_points: By label, each in [0, 1]; see `ensemble.site_thresholds`.
 
         Raises:
@@ -97,24 +103,24 @@ class Scorer:
             SettingsError: An operating point is impossible.
         """
         self.bundle = bundle
+        self.batcher = batcher
         self.thresholds = site_thresholds(bundle.findings, site_operating_points)
         # Threads belong to the launches; resizing beside them must not multiply.
         cv2.setNumThreads(1)
-        sessions = Sessions(bundle, threads=threads)
+        sessions = Sessions(bundle, threads=threads, in_flight=batcher.in_flight)
         verify_golden(bundle, sessions)
         self.providers = sessions.providers
-        self._batcher = Batcher(
-            sessions.predict,
-            item_shape=(1, bundle.preprocessing.rows, bundle.preprocessing.columns),
-            launch_budget_ms=launch_budget_ms,
-        )
+        batcher.add_model(bundle.identity.name, sessions)
 
-    def score(self, image: DecodedImage, lane: int) -> ImageAnalysis:
+    def score(
+        self, image: DecodedImage, lane: int, *, deadline_s: float = math.inf, owner: str = ""
+    ) -> ImageAnalysis:
         """Score one image; blocks until its launch is done.
 
         Args:
             image: P-Values in [0, 1].
-            lane: `batching.STAT`, `ROUTINE` or `ARCHIVE`.
+            lane: `lanes.STAT`, `ROUTINE` or `ARCHIVE`.
+            deadline_s, owner: As in `Batcher.submit`.
 
         Raises:
             NotAnalysedError: BLANK or QUALITY before the model, MODEL_OUTPUT or SOFTWARE
@@ -122,7 +128,13 @@ class Scorer:
             TemporaryError: The scorer is closing.
         """
         check_quality(image.p_values, self.bundle.quality_gates)
-        outputs = self._batcher.predict(prepare(image.p_values, self.bundle.preprocessing), lane)
+        outputs = self.batcher.submit(
+            self.bundle.identity.name,
+            prepare(image.p_values, self.bundle.preprocessing),
+            lane,
+            deadline_s=deadline_s,
+            owner=owner,
+        ).result()
         rows, columns = image.p_values.shape
         return ImageAnalysis(
             bundle=self.bundle,
@@ -147,5 +159,5 @@ class Scorer:
         return combine_images([analysis.scores for analysis in analyses])
 
     def close(self) -> None:
-        """Answer what waits, then end the batcher's thread; safe to repeat."""
-        self._batcher.close()
+        """Answer what waits, then end the launches of all that share them; safe to repeat."""
+        self.batcher.close()

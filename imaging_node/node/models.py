@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from imaging_node.dicom.terminology import term
 from imaging_node.domain.errors import SettingsError
 from imaging_node.flow.analysis import ConfiguredModel, settings_digest
+from imaging_node.inference.batching import LAUNCHES_IN_FLIGHT, Batcher
 from imaging_node.inference.bundle import default_bundle_directory, find_bundles, load_bundle
 from imaging_node.inference.scorer import Scorer
 from imaging_node.settings import ModelSettings
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imaging_node.settings import Settings
+    from imaging_node.telemetry import Counters
 
 
 def bundle_directory(settings: Settings) -> Path:
@@ -23,14 +25,17 @@ def bundle_directory(settings: Settings) -> Path:
     return settings.model_directory or default_bundle_directory()
 
 
-def load_models(settings: Settings) -> tuple[ConfiguredModel, ...]:
-    """Verify and load every configured bundle, golden cases included.
+def load_models(
+    settings: Settings, counters: Counters | None = None
+) -> tuple[ConfiguredModel, ...]:
+    """Verify and load every configured bundle, golden cases included; they share launches.
 
     Raises:
         BundleError: A bundle is missing, damaged or answers its golden cases wrongly.
         SettingsError: A setting does not fit its bundle.
     """
-    models = tuple(_load(model, settings) for model in settings.models)
+    batcher = _open_batcher(settings, counters)
+    models = tuple(_load(model, settings, batcher) for model in settings.models)
     labels = {finding.label for model in models for finding in model.bundle.findings}
     for rule in settings.priority.rules:
         if rule.finding not in labels:
@@ -41,7 +46,20 @@ def load_models(settings: Settings) -> tuple[ConfiguredModel, ...]:
     return models
 
 
-def _load(model: ModelSettings, settings: Settings) -> ConfiguredModel:
+def _open_batcher(settings: Settings, counters: Counters | None = None) -> Batcher:
+    threads = _threads(settings)
+    return Batcher(
+        launch_budget_ms=settings.scoring.launch_budget_ms,
+        in_flight=min(threads, LAUNCHES_IN_FLIGHT),
+        counters=counters,
+    )
+
+
+def _threads(settings: Settings) -> int:
+    return settings.scoring.threads or os.cpu_count() or 1
+
+
+def _load(model: ModelSettings, settings: Settings, batcher: Batcher) -> ConfiguredModel:
     directory = bundle_directory(settings) / model.name
     if not directory.is_dir():
         raise SettingsError(
@@ -53,8 +71,8 @@ def _load(model: ModelSettings, settings: Settings) -> ConfiguredModel:
         term(finding.label)  # a finding without a coded term could not be reported
     scorer = Scorer(
         bundle,
-        threads=settings.scoring.threads or os.cpu_count() or 1,
-        launch_budget_ms=settings.scoring.launch_budget_ms,
+        batcher,
+        threads=max(1, _threads(settings) // batcher.in_flight),
         site_operating_points=model.operating_points,
     )
     own = {finding.label: finding.operating_point for finding in bundle.findings}
@@ -85,7 +103,7 @@ def verify_bundle(name: str, settings: Settings) -> str:
         SettingsError: There is no such bundle, or its settings do not fit it.
     """
     wanted = next((model for model in settings.models if model.name == name), None)
-    model = _load(wanted or ModelSettings(name=name), settings)
+    model = _load(wanted or ModelSettings(name=name), settings, _open_batcher(settings))
     model.scorer.close()
     bundle = model.bundle
     return (

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from imaging_node.dicom.decoding import DecodingPool
+from imaging_node.dicom.decoding_budget import DecodingBudget
 from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.priority import ReadingPriority, TriageRule
 from imaging_node.flow.group_commit import GroupCommit
@@ -70,7 +71,7 @@ def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
         SettingsError: A setting does not fit its bundle.
         StorageError: The state directory cannot be used.
     """
-    models = load_models(settings)
+    models = load_models(settings, counters)
     database, spool, pseudonyms = open_state(settings)
     return ScoringRoom(
         database=database,
@@ -81,6 +82,14 @@ def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
             processes=settings.scoring.decoders,
             memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024,
             time_limit_s=settings.scoring.decode_limit_s,
+            budget=DecodingBudget(
+                frame_samples=settings.decoding.max_frame_samples,
+                object_samples=settings.decoding.max_object_samples,
+                header_bytes=settings.decoding.max_header_mib * 1024 * 1024,
+                elements=settings.decoding.max_elements,
+                nesting=settings.decoding.max_nesting,
+                inflated_bytes=settings.decoding.max_inflated_mib * 1024 * 1024,
+            ),
         ),
         node=node_identity(settings),
         site_rules=tuple(

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from imaging_node.settings.decoding import DecodingSettings
 from imaging_node.settings.network import (
     AuditSettings,
     DeliverySettings,
@@ -67,6 +68,9 @@ class Settings(BaseSettings):
     )
     scoring: ScoringSettings = Field(ScoringSettings(), description="How studies are scored.")
     results: ResultSettings = Field(ResultSettings(), description="The objects sent back.")
+    decoding: DecodingSettings = Field(
+        DecodingSettings(), description="The largest image that is decoded."
+    )
     delivery: DeliverySettings = Field(DeliverySettings(), description="How results are sent.")
     audit: AuditSettings = Field(AuditSettings(), description="The audit trail.")
     spool: SpoolSettings = Field(SpoolSettings(), description="The folder of received files.")

@@ -69,10 +69,17 @@ class ScoringSettings(Section):
     )
     decoders: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
     decoder_memory_mib: int = Field(
-        384, ge=64, le=65536, description="Memory that one decoder may add while it decodes."
+        384,
+        ge=64,
+        le=65536,
+        description="Memory that one decoder may add while it decodes, beside its result.",
     )
     decode_limit_s: float = Field(
-        10, gt=0, le=600, description="Seconds after which a decoder is killed."
+        9,
+        gt=0,
+        le=600,
+        description="Seconds for one image: a decoder is killed after three quarters of them,"
+        " a second one after the rest.",
     )
 
 

@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -23,7 +16,7 @@ from pydicom.uid import (
 )
 
 from imaging_node.dicom.decoding import DecodingPool
-from imaging_node.domain.errors import IntegrityError, NotAnalysedError, TemporaryError
+from imaging_node.domain.errors import IntegrityError, NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
 from tests.dicom.synthetic_sources import radiograph, write
 
@@ -49,14 +42,6 @@ def _refusal(pool: DecodingPool, path: Path) -> NotAnalysedReason:
     with pytest.raises(NotAnalysedError) as caught:
         pool.decode(path, "1.2.3")
     return caught.value.reason
-
-
-def _decoders(pid: int) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(pid).children(recursive=True)
-        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-    ]
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
@@ -147,81 +132,6 @@ def test_what_cannot_be_decoded_has_its_reason(
 def test_a_file_that_is_gone_is_not_the_images_fault(pool: DecodingPool, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError):
         pool.decode(tmp_path / "nothing.dcm", "1.2.3")
-
-
-def test_a_decoder_that_hangs_is_killed_and_the_next_file_decodes(tmp_path: Path) -> None:
-    path = write(radiograph(), tmp_path / "plain.dcm")
-    hanging = DecodingPool(processes=1, memory_limit_bytes=512 * MEGABYTE, time_limit_s=1)
-    try:
-        hanging.decode(path, "1.2.3")
-        (first,) = (decoder._process.pid for decoder in hanging._all)
-        os.kill(first, signal.SIGSTOP)
-        started = time.monotonic()
-        assert _refusal(hanging, path) is NotAnalysedReason.UNDECODABLE
-        assert time.monotonic() - started < 5
-        assert hanging.decode(path, "1.2.3").p_values.shape == (64, 48)
-        assert not psutil.pid_exists(first)
-    finally:
-        hanging.close()
-
-
-def test_a_decoder_killed_while_idle_costs_no_image(tmp_path: Path) -> None:
-    path = write(radiograph(), tmp_path / "plain.dcm")
-    own = DecodingPool(processes=1, memory_limit_bytes=512 * MEGABYTE, time_limit_s=10)
-    try:
-        own.decode(path, "1.2.3")
-        (pid,) = (decoder._process.pid for decoder in own._all)
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert own.decode(path, "1.2.3").p_values.shape == (64, 48)
-    finally:
-        own.close()
-
-
-def test_a_decoder_outlives_the_thread_that_first_needed_it(tmp_path: Path) -> None:
-    path = write(radiograph(), tmp_path / "plain.dcm")
-    own = DecodingPool(processes=1, memory_limit_bytes=512 * MEGABYTE, time_limit_s=10)
-    try:
-        thread = threading.Thread(target=own.decode, args=(path, "1.2.3"))
-        thread.start()
-        thread.join()
-        (first,) = (decoder._process.pid for decoder in own._all)
-        own.decode(path, "1.2.3")
-        assert [decoder._process.pid for decoder in own._all] == [first]
-    finally:
-        own.close()
-
-
-def test_a_closed_pool_asks_to_try_later_and_leaves_no_process(tmp_path: Path) -> None:
-    path = write(radiograph(), tmp_path / "plain.dcm")
-    own = DecodingPool(processes=1, memory_limit_bytes=512 * MEGABYTE, time_limit_s=10)
-    own.decode(path, "1.2.3")
-    (pid,) = (decoder._process.pid for decoder in own._all)
-    own.close()
-    assert not psutil.pid_exists(pid)
-    with pytest.raises(TemporaryError):
-        own.decode(path, "1.2.3")
-
-
-def test_a_killed_node_leaves_no_decoder_behind(tmp_path: Path) -> None:
-    path = write(radiograph(), tmp_path / "plain.dcm")
-    code = (
-        "import pathlib, sys, time\n"
-        "from imaging_node.dicom.decoding import DecodingPool\n"
-        "pool = DecodingPool(processes=1, memory_limit_bytes=2**29, time_limit_s=10)\n"
-        f"pool.decode(pathlib.Path({str(path)!r}), '1.2.3')\n"
-        "print('ready', flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == b"ready\n"
-    (decoder,) = _decoders(parent.pid)
-    assert decoder.cmdline()[0] == "imaging-node: decode"
-    parent.kill()
-    parent.communicate()
-    _, alive = psutil.wait_procs([decoder], timeout=5)
-    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
 def _outcome(pool: DecodingPool, path: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from imaging_node.dicom.decoder_process import decode_file
+from imaging_node.dicom.image_decoding import decode_file
 from imaging_node.dicom.saliency_capture import build_capture, capture_png
 from imaging_node.dicom.saliency_picture import LONG_SIDE
 from imaging_node.dicom.source import read_source

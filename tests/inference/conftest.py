@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imaging_node.domain.image import DecodedImage
+from imaging_node.inference.batching import Batcher
 from imaging_node.inference.bundle import Bundle, default_bundle_directory, load_bundle
 from imaging_node.inference.golden import synthetic_thorax
 from imaging_node.inference.scorer import Scorer
@@ -48,9 +49,17 @@ def sign_again() -> Callable[[Path], None]:
     return sign
 
 
+@pytest.fixture
+def batcher() -> Iterator[Batcher]:
+    opened = Batcher(launch_budget_ms=500, in_flight=1)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture(scope="session")
 def scorer(bundle: Bundle) -> Iterator[Scorer]:
-    opened = Scorer(bundle, threads=1, launch_budget_ms=500, site_operating_points={})
+    batcher = Batcher(launch_budget_ms=500, in_flight=2)
+    opened = Scorer(bundle, batcher, threads=1, site_operating_points={})
     yield opened
     opened.close()
 

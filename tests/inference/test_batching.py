@@ -1,4 +1,4 @@
-"""What the batcher promises: company, order, isolation, a bounded launch, an end to waiting."""
+"""What the batcher promises: company, order, isolation, bounded launches, an end to waiting."""
 
 from __future__ import annotations
 
@@ -9,121 +9,163 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from imaging_node.domain.errors import NotAnalysedError, TemporaryError
+from imaging_node.domain.errors import DeviceLostError, NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
-from imaging_node.inference.batching import (
-    ARCHIVE,
-    LANES,
-    MAXIMUM_BATCH,
-    PASSED_OVER_LAUNCHES,
-    ROUTINE,
-    STAT,
-    Batcher,
-)
-from imaging_node.inference.runtime import MemberOutputs
+from imaging_node.inference.batching import FIRST_LAUNCH_FACTOR, Batcher
+from imaging_node.inference.lanes import ARCHIVE, LANES, PASSED_OVER_LAUNCHES, ROUTINE, STAT
+from tests.inference.launched import SHAPE, EchoModel, image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-SHAPE = (1, 2, 2)
+    from imaging_node.inference.outputs import MemberOutputs
 
-
-def image(value: float) -> npt.NDArray[np.float32]:
-    return np.full(SHAPE, value, np.float32)
-
-
-class Model:
-    """Echoes each image's value as its logit; time passes only as images are launched."""
-
-    def __init__(self, ms_per_image: float = 1.0) -> None:
-        self.launches: list[list[float]] = []
-        self.now_s = 0.0
-        self.ms_per_image = ms_per_image
-        self.may_run = threading.Event()
-        self.is_running = threading.Event()
-        self.bad_value: float | None = None
-        self.bad_error: Exception = RuntimeError("the launch failed")
-
-    def predict(self, batch: npt.NDArray[np.float32]) -> list[MemberOutputs]:
-        self.is_running.set()
-        assert self.may_run.wait(10)
-        values = [float(each) for each in batch[:, 0, 0, 0]]
-        self.launches.append(values)
-        if self.bad_value in values:
-            raise self.bad_error
-        self.now_s += self.ms_per_image * len(values) / 1000
-        return [MemberOutputs(logits=np.array([[value]], np.float32), maps=()) for value in values]
+NAME = "echo"
 
 
 @pytest.fixture
-def model() -> Model:
-    return Model()
+def model() -> EchoModel:
+    return EchoModel(ms_per_image=1, overhead_ms=4)
 
 
 @pytest.fixture
-def batcher(model: Model) -> Iterator[Batcher]:
-    """Learned already: about 1 ms an image, so that 8 images fit a launch."""
-    opened = Batcher(
-        model.predict,
-        item_shape=SHAPE,
-        launch_budget_ms=8.5,
-        maximum_waiting=100,
-        monotonic_s=lambda: model.now_s,
-    )
-    model.may_run.set()
-    while opened.batch_limit() < 8:
-        for answer in [opened.submit(image(0), ROUTINE) for _ in range(8)]:
-            answer.result(10)
+def batcher(model: EchoModel) -> Iterator[Batcher]:
+    """One launch at a time, learned already: 4 ms and 1 ms an image, so that 8 fit."""
+    opened = open_batcher(model)
+    while opened.batch_limit(NAME) < 8:
+        model.hold(opened)
+        finish(model, [opened.submit(NAME, image(0), ROUTINE) for _ in range(8)])
     model.launches.clear()
     yield opened
     model.may_run.set()
     opened.close()
 
 
-def hold(model: Model, batcher: Batcher) -> None:
-    """Keep a launch running, so that what comes next has to queue."""
-    model.may_run.clear()
-    model.is_running.clear()
-    batcher.submit(image(-1), STAT)
-    assert model.is_running.wait(10)
+def open_batcher(
+    model: EchoModel,
+    *,
+    in_flight: int = 1,
+    maximum_waiting: int = 100,
+    launch_limit_s: float = 60,
+) -> Batcher:
+    opened = Batcher(
+        launch_budget_ms=12.5,
+        launch_limit_s=launch_limit_s,
+        in_flight=in_flight,
+        maximum_waiting=maximum_waiting,
+        monotonic_s=lambda: model.now_s,
+    )
+    opened.add_model(NAME, model)
+    return opened
 
 
-def finish(model: Model, answers: list[Future[MemberOutputs]]) -> list[float]:
+def finish(model: EchoModel, answers: list[Future[MemberOutputs]]) -> list[float]:
     model.may_run.set()
     return [float(answer.result(10).logits[0, 0]) for answer in answers]
 
 
 def test_images_of_several_studies_share_a_launch_and_keep_their_own_answers(
-    model: Model, batcher: Batcher
+    model: EchoModel, batcher: Batcher
 ) -> None:
-    hold(model, batcher)
+    model.hold(batcher)
     with ThreadPoolExecutor(4) as studies:
-        answers = list(studies.map(lambda value: batcher.submit(image(value), ROUTINE), range(6)))
+        answers = list(
+            studies.map(lambda value: batcher.submit(NAME, image(value), ROUTINE), range(6))
+        )
     assert finish(model, answers) == [0, 1, 2, 3, 4, 5]
     assert [len(launch) for launch in model.launches] == [1, 6]
 
 
 def test_the_urgent_lane_goes_first_and_archive_fills_the_launch(
-    model: Model, batcher: Batcher
+    model: EchoModel, batcher: Batcher
 ) -> None:
-    hold(model, batcher)
-    answers = [batcher.submit(image(200 + index), ARCHIVE) for index in range(9)]
-    answers += [batcher.submit(image(100 + index), ROUTINE) for index in range(3)]
-    answers += [batcher.submit(image(index), STAT) for index in range(2)]
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(200 + index), ARCHIVE) for index in range(9)]
+    answers += [batcher.submit(NAME, image(100 + index), ROUTINE) for index in range(3)]
+    answers += [batcher.submit(NAME, image(index), STAT) for index in range(2)]
     finish(model, answers)
     assert model.launches[1] == [0, 1, 100, 101, 102, 200, 201, 202]
     assert model.launches[2] == [203, 204, 205, 206, 207, 208]
 
 
+def test_inside_a_lane_the_earliest_deadline_goes_first_and_equal_ones_in_their_order(
+    model: EchoModel, batcher: Batcher
+) -> None:
+    model.hold(batcher)
+    deadlines_s = [30.0, 10.0, 20.0, 10.0]
+    answers = [
+        batcher.submit(NAME, image(value), ROUTINE, deadline_s=deadline_s)
+        for value, deadline_s in enumerate(deadlines_s)
+    ]
+    answers += [batcher.submit(NAME, image(9), ROUTINE)]
+    finish(model, answers)
+    assert model.launches[1] == [1, 3, 2, 0, 9]
+
+
+def test_archive_gets_a_place_although_urgent_images_never_stop(
+    model: EchoModel, batcher: Batcher
+) -> None:
+    model.hold(batcher)
+    old = batcher.submit(NAME, image(999), ARCHIVE)
+    urgent = [
+        batcher.submit(NAME, image(value), STAT) for value in range(8 * PASSED_OVER_LAUNCHES + 8)
+    ]
+    finish(model, [old, *urgent])
+    launch = next(index for index, values in enumerate(model.launches) if 999 in values)
+    assert launch == PASSED_OVER_LAUNCHES + 1
+    assert model.launches[launch].count(999) == 1
+    assert len(model.launches[launch]) > 1
+
+
+def test_images_of_two_models_never_share_a_launch_and_the_urgent_one_goes_first(
+    model: EchoModel, batcher: Batcher
+) -> None:
+    other = EchoModel()
+    batcher.add_model("other", other)
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), ROUTINE) for value in range(3)]
+    answers += [batcher.submit("other", image(10 + value), STAT) for value in range(3)]
+    other.may_run.clear()
+    model.may_run.set()
+    assert other.is_running.wait(10)  # the other's urgent images came before the routine ones
+    assert model.launches == [[-1]]
+    other.may_run.set()
+    assert finish(model, answers) == [0, 1, 2, 10, 11, 12]
+    assert all(value >= 10 for launch in other.launches for value in launch)
+
+
+def test_images_of_two_shapes_never_share_a_launch(model: EchoModel, batcher: Batcher) -> None:
+    model.hold(batcher)
+    wide = np.full((1, 2, 3), 7, np.float32)
+    answers = [batcher.submit(NAME, each, ROUTINE) for each in (image(1), wide, image(2))]
+    assert finish(model, answers) == [1, 7, 2]
+    assert sorted(model.launches[1:]) == [[1, 2], [7]]
+
+
+def test_an_urgent_image_waits_for_the_first_of_two_launches_only(model: EchoModel) -> None:
+    slow = EchoModel()
+    batcher = open_batcher(model, in_flight=2)
+    batcher.add_model("slow", slow)
+    slow.hold(batcher, "slow")
+    model.hold(batcher)
+    archive = [batcher.submit(NAME, image(200 + index), ARCHIVE) for index in range(3)]
+    urgent = batcher.submit(NAME, image(1), STAT)
+    assert finish(model, [urgent]) == [1]  # although the other launch still runs
+    assert model.launches[1][0] == 1
+    slow.may_run.set()
+    finish(model, archive)
+    batcher.close()
+
+
 @pytest.mark.parametrize("error", [RuntimeError("driver"), MemoryError(), ValueError("shape")])
 def test_an_image_whose_launch_fails_fails_alone(
-    model: Model, batcher: Batcher, error: Exception
+    model: EchoModel, batcher: Batcher, error: Exception
 ) -> None:
     model.bad_value, model.bad_error = 3, error
-    hold(model, batcher)
-    answers = [batcher.submit(image(value), ROUTINE) for value in range(7)]
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), ROUTINE) for value in range(7)]
     bad = answers.pop(3)
     assert finish(model, answers) == [0, 1, 2, 4, 5, 6]
     failure = bad.exception(10)
@@ -131,95 +173,127 @@ def test_an_image_whose_launch_fails_fails_alone(
     assert failure.reason is NotAnalysedReason.SOFTWARE
 
 
-@pytest.mark.parametrize(
-    "bad", [np.full(SHAPE, np.nan, np.float32), np.zeros((1, 3, 2), np.float32)]
-)
-def test_an_image_that_cannot_be_scored_never_reaches_a_launch(
-    model: Model, batcher: Batcher, bad: npt.NDArray[np.float32]
+def test_an_answer_that_is_no_number_is_refused_and_its_company_is_not(
+    model: EchoModel, batcher: Batcher
 ) -> None:
-    assert isinstance(batcher.submit(bad, STAT).exception(10), NotAnalysedError)
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), ROUTINE) for value in (1, 666, 2)]
+    bad = answers.pop(1)
+    assert finish(model, answers) == [1, 2]
+    failure = bad.exception(10)
+    assert isinstance(failure, NotAnalysedError)
+    assert failure.reason is NotAnalysedReason.MODEL_OUTPUT
+    assert len(model.launches) == 2
+
+
+def test_what_does_not_fit_into_memory_is_halved_and_no_image_is_lost(
+    model: EchoModel, batcher: Batcher
+) -> None:
+    model.fits = 3
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), ROUTINE) for value in range(12)]
+    assert finish(model, answers) == list(range(12))
+    assert [len(launch) for launch in model.launches[1:4]] == [8, 4, 2]
+    assert batcher.batch_limit(NAME) == 2
+
+
+def test_a_lost_device_blames_no_image_and_says_that_the_process_must_end(
+    model: EchoModel, batcher: Batcher
+) -> None:
+    model.bad_value, model.bad_error = 1, DeviceLostError("illegal memory access")
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), ROUTINE) for value in range(3)]
+    model.may_run.set()
+    assert all(isinstance(answer.exception(10), TemporaryError) for answer in answers)
+    assert batcher.is_device_lost.is_set()
+
+
+def test_an_image_that_is_no_number_never_reaches_a_launch(
+    model: EchoModel, batcher: Batcher
+) -> None:
+    bad: npt.NDArray[np.float32] = np.full(SHAPE, np.nan, np.float32)
+    assert isinstance(batcher.submit(NAME, bad, STAT).exception(10), NotAnalysedError)
     assert model.launches == []
 
 
-def test_a_launch_keeps_to_the_budget_as_the_model_gets_slower(
-    model: Model, batcher: Batcher
+def test_a_launch_beyond_its_limit_is_told_with_the_owners_of_its_images(
+    model: EchoModel,
 ) -> None:
-    model.ms_per_image = 4
-    for _ in range(12):
-        hold(model, batcher)
-        finish(model, [batcher.submit(image(value), ARCHIVE) for value in range(8)])
-    assert batcher.batch_limit() == 2
-    model.ms_per_image = 100
-    for _ in range(20):
-        batcher.predict(image(1), ROUTINE)
-    assert batcher.batch_limit() == 1
-
-
-def test_a_fast_model_grows_its_launches_up_to_the_ceiling_only(model: Model) -> None:
-    model.ms_per_image = 1e-6
-    model.may_run.set()
-    batcher = Batcher(
-        model.predict,
-        item_shape=SHAPE,
-        launch_budget_ms=1000,
-        monotonic_s=lambda: model.now_s,
-    )
-    limits = []
-    for _ in range(12):
-        limits.append(batcher.batch_limit())
-        hold(model, batcher)
-        finish(model, [batcher.submit(image(0), ROUTINE) for _ in range(600)])
+    batcher = open_batcher(model, launch_limit_s=60)
+    finish(model, [batcher.submit(NAME, image(1), STAT, owner=owner) for owner in ("one", "two")])
+    assert batcher.hanging() is None
+    model.may_run.clear()
+    model.is_running.clear()
+    late = batcher.submit(NAME, image(1), STAT, owner="three")
+    assert model.is_running.wait(10)
+    waiting = batcher.submit(NAME, image(1), STAT, owner="four")
+    model.now_s += 59
+    assert batcher.hanging() is None
+    model.now_s += 2
+    assert batcher.hanging() == frozenset({"three"})
+    finish(model, [late, waiting])
+    assert batcher.hanging() is None
     batcher.close()
-    assert limits[0] == 1
-    assert max(limits) == MAXIMUM_BATCH
-    assert max(map(len, model.launches)) == MAXIMUM_BATCH
 
 
-def test_archive_gets_a_place_although_urgent_images_never_stop(
-    model: Model, batcher: Batcher
+def test_a_first_launch_that_may_build_kernels_has_more_time(model: EchoModel) -> None:
+    model.is_slow_at_first = True
+    batcher = open_batcher(model, launch_limit_s=60)
+    model.hold(batcher)
+    model.now_s += 60 * FIRST_LAUNCH_FACTOR - 1
+    assert batcher.hanging() is None
+    model.now_s += 2
+    assert batcher.hanging() == frozenset({""})
+    model.may_run.set()
+    batcher.close()
+
+
+def test_launches_images_and_copied_bytes_are_counted_without_the_clock(
+    model: EchoModel, batcher: Batcher
 ) -> None:
-    hold(model, batcher)
-    old = batcher.submit(image(999), ARCHIVE)
-    urgent = [batcher.submit(image(value), STAT) for value in range(8 * PASSED_OVER_LAUNCHES + 8)]
-    finish(model, [old, *urgent])
-    launch = next(index for index, values in enumerate(model.launches) if 999 in values)
-    assert launch == PASSED_OVER_LAUNCHES + 1
-    assert model.launches[launch].count(999) == 1
-    assert len(model.launches[launch]) == 8
+    before = (batcher.launches, batcher.launched_images, batcher.copied_bytes)
+    model.hold(batcher)
+    finish(model, [batcher.submit(NAME, image(value), ROUTINE) for value in range(16)])
+    assert batcher.launches - before[0] == 3
+    assert batcher.launched_images - before[1] == 17
+    assert batcher.copied_bytes - before[2] == 17 * image(0).nbytes
 
 
-def test_closing_answers_what_waits_and_takes_nothing_more(model: Model, batcher: Batcher) -> None:
-    hold(model, batcher)
-    answers = [batcher.submit(image(value), lane) for value, lane in enumerate(LANES)]
+def test_closing_answers_what_waits_and_takes_nothing_more(
+    model: EchoModel, batcher: Batcher
+) -> None:
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), lane) for value, lane in enumerate(LANES)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
     assert finish(model, answers) == [0, 1, 2]
     closing.join(10)
     assert not closing.is_alive()
     with pytest.raises(TemporaryError):
-        batcher.submit(image(1), STAT)
+        batcher.submit(NAME, image(1), STAT)
 
 
-def test_a_full_queue_holds_its_callers_back(model: Model) -> None:
-    batcher = Batcher(model.predict, item_shape=SHAPE, launch_budget_ms=1, maximum_waiting=2)
-    hold(model, batcher)
-    answers = [batcher.submit(image(value), ROUTINE) for value in range(2)]
+def test_a_full_lane_holds_its_callers_back_and_no_other_lane(model: EchoModel) -> None:
+    batcher = open_batcher(model, maximum_waiting=2)
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), ARCHIVE) for value in range(2)]
+    urgent = batcher.submit(NAME, image(9), STAT)
     with ThreadPoolExecutor(1) as caller:
-        third = caller.submit(batcher.submit, image(2), ROUTINE)
+        third = caller.submit(batcher.submit, NAME, image(2), ARCHIVE)
         assert not third.done()
-        assert finish(model, [*answers]) == [0, 1]
+        assert finish(model, [urgent, *answers]) == [9, 0, 1]
         assert finish(model, [third.result(10)]) == [2]
     batcher.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_surprise_that_ends_the_thread_leaves_nobody_waiting(
-    model: Model, batcher: Batcher
+def test_a_surprise_that_ends_a_thread_leaves_nobody_waiting(
+    model: EchoModel, batcher: Batcher
 ) -> None:
     model.bad_value, model.bad_error = 1, KeyError("a defect of ours")
-    hold(model, batcher)
-    answers = [batcher.submit(image(value), ROUTINE) for value in range(20)]
+    model.hold(batcher)
+    answers = [batcher.submit(NAME, image(value), ROUTINE) for value in range(20)]
     model.may_run.set()
     assert all(isinstance(answer.exception(10), TemporaryError) for answer in answers)
     with pytest.raises(TemporaryError):
-        batcher.submit(image(0), STAT)
+        batcher.submit(NAME, image(0), STAT)

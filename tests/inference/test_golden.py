@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from imaging_node.inference.batching import Batcher
+
 
 def test_every_golden_case_gets_its_answer_within_the_stated_tolerance(bundle: Bundle) -> None:
     assert len(bundle.golden) >= 3
@@ -36,7 +38,11 @@ def test_golden_inputs_are_ours_and_can_be_made_again(bundle: Bundle) -> None:
     ("key", "value"), [("logits", [[0.0], [0.0]]), ("probabilities", [0.123456])]
 )
 def test_another_answer_refuses_the_bundle_and_names_the_case(
-    bundle_copy: Path, sign_again: Callable[[Path], None], key: str, value: object
+    bundle_copy: Path,
+    sign_again: Callable[[Path], None],
+    batcher: Batcher,
+    key: str,
+    value: object,
 ) -> None:
     path = bundle_copy / "configs/metadata.json"
     metadata = json.loads(path.read_text())
@@ -45,7 +51,7 @@ def test_another_answer_refuses_the_bundle_and_names_the_case(
     path.write_text(json.dumps(metadata))
     sign_again(bundle_copy)
     with pytest.raises(BundleError) as refusal:
-        Scorer(load_bundle(bundle_copy), threads=1, launch_budget_ms=100, site_operating_points={})
+        Scorer(load_bundle(bundle_copy), batcher, threads=1, site_operating_points={})
     assert f"bundle {bundle_copy.name}: {case['input']}: golden case failed" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

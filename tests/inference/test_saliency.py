@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from imaging_node.inference.batching import ROUTINE
 from imaging_node.inference.ensemble import pool_logits
+from imaging_node.inference.lanes import ROUTINE
 from imaging_node.inference.saliency import ensemble_map, map_on_source
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ import pytest
 from imaging_node.domain.errors import NotAnalysedError, SettingsError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
 from imaging_node.domain.image import DecodedImage
-from imaging_node.inference.batching import ARCHIVE, ROUTINE, STAT
 from imaging_node.inference.golden import synthetic_thorax
+from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
 from imaging_node.inference.scorer import Scorer
 
 if TYPE_CHECKING:
+    from imaging_node.inference.batching import Batcher
     from imaging_node.inference.bundle import Bundle
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "chest_radiographs"
@@ -87,17 +88,21 @@ def test_a_blank_image_is_refused_before_the_model(scorer: Scorer) -> None:
     assert refusal.value.reason is NotAnalysedReason.BLANK
 
 
-def test_a_closed_scorer_says_try_again(bundle: Bundle, thorax: DecodedImage) -> None:
-    closed = Scorer(bundle, threads=1, launch_budget_ms=100, site_operating_points={})
+def test_a_closed_scorer_says_try_again(
+    bundle: Bundle, batcher: Batcher, thorax: DecodedImage
+) -> None:
+    closed = Scorer(bundle, batcher, threads=1, site_operating_points={})
     closed.close()
     closed.close()
     with pytest.raises(TemporaryError):
         closed.score(thorax, ROUTINE)
 
 
-def test_an_operating_point_for_an_unknown_finding_refuses_to_start(bundle: Bundle) -> None:
+def test_an_operating_point_for_an_unknown_finding_refuses_to_start(
+    bundle: Bundle, batcher: Batcher
+) -> None:
     with pytest.raises(SettingsError, match="Fracture"):
-        Scorer(bundle, threads=1, launch_budget_ms=100, site_operating_points={"Fracture": 0.5})
+        Scorer(bundle, batcher, threads=1, site_operating_points={"Fracture": 0.5})
 
 
 def test_serving_never_loads_a_training_library() -> None:

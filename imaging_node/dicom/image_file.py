@@ -1,0 +1,182 @@
+"""One image file opened for its pixels: the header is read, the pixels are only located.
+
+A file of 2 GB costs no more memory than its header and the frame that is asked for.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
+
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from imaging_node.dicom.header_scan import (
+    HeaderBudgetError,
+    TruncatedHeaderError,
+    scan_header,
+)
+from imaging_node.dicom.part10 import open_plain
+from imaging_node.domain.errors import NotAnalysedError, RejectedInstanceError
+from imaging_node.domain.finding import NotAnalysedReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from imaging_node.dicom.decoding_budget import DecodingBudget
+
+UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+
+_PIXEL_KEYWORDS: Final = {
+    0x7FE00008: "FloatPixelData",
+    0x7FE00009: "DoubleFloatPixelData",
+    0x7FE00010: "PixelData",
+}
+_LONG_VRS: Final = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"})
+# All that decoding and rendering look at; other elements are skipped, whatever their length.
+_KEYWORDS: Final = (
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "PixelSpacing", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing", "PixelAspectRatio", "ModalityLUTSequence", "RescaleSlope",
+    "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+)  # fmt: skip
+_FRAME_KEYWORDS: Final = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_META_BEGIN, _META_LENGTH_END, _LONGEST_META_BYTES = 132, 144, 65536
+_GROUP_LENGTH: Final = b"\x02\0\0\0UL\x04\0"
+_TRANSFER_SYNTAX: Final = b"\x02\0\x10\0UI"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """An open image.
+
+    Attributes:
+        file: The file, or the bytes that a deflated one becomes.
+        header: What decoding needs, without the pixel data.
+        pixel_keyword: Pixel Data or one of its floating-point kinds.
+        pixel_vr: As the file states it, "" if it does not.
+        pixel_begin: Where the value of that element begins.
+        pixel_length: As stated; `UNDEFINED_LENGTH` for items up to a delimiter.
+        size_bytes: Of the file.
+    """
+
+    file: BinaryIO
+    header: FileDataset
+    pixel_keyword: str
+    pixel_vr: str
+    pixel_begin: int
+    pixel_length: int
+    size_bytes: int
+
+    def piece(self, begin: int, length: int) -> memoryview:
+        """Bytes of the file, mapped and not read.
+
+        Raises:
+            ValueError: The file ends before, or there is nothing to see.
+        """
+        if not 0 < length <= self.size_bytes - begin:
+            raise ValueError("the file is too short")
+        if isinstance(self.file, BytesIO):
+            return memoryview(self.file.getvalue())[begin : begin + length]
+        offset = begin % mmap.ALLOCATIONGRANULARITY
+        mapping = mmap.mmap(
+            self.file.fileno(), length + offset, access=mmap.ACCESS_READ, offset=begin - offset
+        )
+        return memoryview(mapping)[offset:]
+
+
+@contextmanager
+def open_image(
+    path: Path, budget: DecodingBudget, *, with_frame_groups: bool = False
+) -> Iterator[ImageFile]:
+    """Read the header of a file within the budget, and find its pixel data.
+
+    Args:
+        with_frame_groups: Also read the functional groups of an enhanced object.
+
+    Raises:
+        NotAnalysedError: The header exceeds the budget, or there is no pixel data.
+        InvalidDicomError, zlib.error, exception of `encoding.PARSE_ERRORS`: As `read_part10`.
+    """
+    keywords = _KEYWORDS + _FRAME_KEYWORDS if with_frame_groups else _KEYWORDS
+    with open_plain(path, inflated_limit_bytes=budget.inflated_bytes) as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        _require_within(budget, file, size_bytes)
+        header = dcmread(file, stop_before_pixels=True, specific_tags=list(keywords))
+        element = file.read(12)
+        order: Literal["little", "big"] = "little" if element[:1] == b"\xe0" else "big"
+        group, number = (int.from_bytes(element[at : at + 2], order) for at in (0, 2))
+        keyword = _PIXEL_KEYWORDS.get(group << 16 | number)
+        if keyword is None:
+            raise NotAnalysedError("there is no pixel data", reason=NotAnalysedReason.NO_PIXELS)
+        is_explicit = element[4:6] in _LONG_VRS
+        begin = file.tell() if is_explicit else file.tell() - 4
+        yield ImageFile(
+            file=file,
+            header=header,
+            pixel_keyword=keyword,
+            pixel_vr=element[4:6].decode() if is_explicit else "",
+            pixel_begin=begin,
+            pixel_length=int.from_bytes(element[8:12] if is_explicit else element[4:8], order),
+            size_bytes=size_bytes,
+        )
+
+
+def _require_within(budget: DecodingBudget, file: BinaryIO, size_bytes: int) -> None:
+    """Walk over the header by lengths alone before a parser builds anything of it."""
+    head = file.read(_LONGEST_META_BYTES)
+    file.seek(0)
+    begin, transfer_syntax_uid = _dataset_begin(head)
+    if isinstance(file, BytesIO):
+        if size_bytes > budget.inflated_bytes:
+            raise _over_budget("the deflated dataset becomes too large")
+        content: bytes | mmap.mmap = file.getvalue()[: budget.header_bytes]
+    elif size_bytes <= len(head):
+        content = head
+    else:
+        length = min(size_bytes, budget.header_bytes)
+        content = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
+    try:
+        scan_header(
+            content,
+            transfer_syntax_uid,
+            (),
+            begin=begin,
+            most_elements=budget.elements,
+            most_nesting=budget.nesting,
+        )
+    except HeaderBudgetError as error:
+        raise _over_budget("the header has too many elements, or is nested too deep") from error
+    except TruncatedHeaderError as error:
+        if size_bytes > budget.header_bytes:
+            raise _over_budget("the header is too long") from error
+    except RejectedInstanceError:
+        pass  # odd, as old files are: pydicom may still understand it, within the limits
+
+
+def _dataset_begin(head: bytes) -> tuple[int, str]:
+    """Where the dataset begins and how it is encoded, as the usual file meta information says."""
+    begin = _META_BEGIN
+    if head[_META_BEGIN : _META_BEGIN + 8] == _GROUP_LENGTH:
+        begin = _META_LENGTH_END + int.from_bytes(
+            head[_META_BEGIN + 8 : _META_LENGTH_END], "little"
+        )
+    at = head.find(_TRANSFER_SYNTAX, _META_BEGIN, begin)
+    if at < 0:
+        # Walked as one dataset, which file meta information is a part of (PS3.10 7.1).
+        return _META_BEGIN, str(ExplicitVRLittleEndian)
+    length = int.from_bytes(head[at + 6 : at + 8], "little")
+    return begin, head[at + 8 : at + 8 + length].rstrip(b"\0 ").decode("latin-1")
+
+
+def _over_budget(detail: str) -> NotAnalysedError:
+    return NotAnalysedError(detail, reason=NotAnalysedReason.UNDECODABLE)

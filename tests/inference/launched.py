@@ -1,0 +1,66 @@
+"""A model whose time passes only as images are launched, for tests of the batcher."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imaging_node.inference.outputs import MemberOutputs
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from imaging_node.inference.batching import Batcher
+
+SHAPE = (1, 2, 2)
+
+
+def image(value: float) -> npt.NDArray[np.float32]:
+    return np.full(SHAPE, value, np.float32)
+
+
+class EchoModel:
+    """Echoes each image's value as its logit; a launch takes `overhead_ms` + n * `ms_per_image`."""
+
+    is_slow_at_first = False
+
+    def __init__(self, ms_per_image: float = 1.0, overhead_ms: float = 0.0) -> None:
+        self.launches: list[list[float]] = []
+        self.now_s = 0.0
+        self.ms_per_image = ms_per_image
+        self.overhead_ms = overhead_ms
+        self.may_run = threading.Event()
+        self.may_run.set()
+        self.is_running = threading.Event()
+        self.bad_value: float | None = None
+        self.bad_error: Exception = RuntimeError("the launch failed")
+        self.fits = 10_000
+
+    def buffer(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        return np.empty(shape, np.float32)
+
+    def predict(self, batch: npt.NDArray[np.float32]) -> list[MemberOutputs]:
+        self.is_running.set()
+        assert self.may_run.wait(10)
+        values = [float(each) for each in batch[:, 0, 0, 0]]
+        self.launches.append(values)
+        if len(values) > self.fits:
+            raise MemoryError("does not fit")
+        if self.bad_value in values:
+            raise self.bad_error
+        self.now_s += (self.overhead_ms + self.ms_per_image * len(values)) / 1000
+        return [
+            MemberOutputs(
+                logits=np.array([[value if value != 666 else np.nan]], np.float32), maps=()
+            )
+            for value in values
+        ]
+
+    def hold(self, batcher: Batcher, name: str = "echo") -> None:
+        """Keep a launch running, so that what comes next has to queue."""
+        self.may_run.clear()
+        self.is_running.clear()
+        batcher.submit(name, image(-1), 0)
+        assert self.is_running.wait(10)
