@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from imaging_node.dicom.encoding import encode_file
+from imaging_node.dicom.encoding import encode_file, encoded_elements
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,12 @@ def render(folder: Path, name: str, count: int) -> list[Path]:
         dataset.PixelData = pixels
         dataset["PixelData"].VR = "OW"
         path = folder / f"{number:05d}.dcm"
-        path.write_bytes(encode_file(dataset, {}))
+        path.write_bytes(
+            encode_file(
+                encoded_elements(dataset),
+                sop_class_uid=kind.sop_class_uid,
+                sop_instance_uid=dataset.SOPInstanceUID,
+            )
+        )
         paths.append(path)
     return paths

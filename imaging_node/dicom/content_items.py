@@ -113,9 +113,7 @@ def _words(code: Code) -> tuple[str, str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _code_item(
-    relationship: str, name: tuple[str, str, str], value: tuple[str, str, str]
-) -> bytes:
+def _code_item(relationship: str, name: tuple[str, str, str], value: tuple[str, str, str]) -> bytes:
     return received_code_item(relationship, Code(*name), Code(*value))
 
 

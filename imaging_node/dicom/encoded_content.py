@@ -203,9 +203,7 @@ def _finding_group(
         items.append(text_item(CONTAINS, codes.DCM.Comment, comment))
     if picture is not None:
         items.append(
-            image_item(
-                codes.DCM.VisualExplanation, picture.sop_class_uid, picture.sop_instance_uid
-            )
+            image_item(codes.DCM.VisualExplanation, picture.sop_class_uid, picture.sop_instance_uid)
         )
     return _group(items)
 

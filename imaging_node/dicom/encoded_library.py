@@ -121,7 +121,7 @@ def encoded_library(sources: Sequence[SourceHeader]) -> bytes | None:
 
 @lru_cache(maxsize=256)
 def _coded_modality(sop_class_uid: str) -> Code | None:
-    """highdicom's modality of a class of images, None for what it does not know as images."""
+    """Modality of a class of images by highdicom, None where it knows no images of that class."""
     image = Dataset()
     image.SOPClassUID, image.SOPInstanceUID = sop_class_uid, "0"
     image.Modality, image.Rows, image.Columns = "OT", 1, 1

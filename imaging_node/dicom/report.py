@@ -131,9 +131,7 @@ def _predecessor(reference: ReportReference) -> RawElement:
     document = reference_body(reference.sop_class_uid, reference.sop_instance_uid)
     return sequence(
         "PredecessorDocumentsSequence",
-        _study(
-            reference.study_instance_uid, [_series(reference.series_instance_uid, [document])]
-        ),
+        _study(reference.study_instance_uid, [_series(reference.series_instance_uid, [document])]),
     )
 
 

@@ -150,9 +150,7 @@ def _finding_group(
 def _measurements(score: FindingScore) -> list[sr.Measurement]:
     if score.probability is None:
         return []
-    measurements = [
-        sr.Measurement(codes.DCM.Probability, rounded(score.probability), NO_UNITS)
-    ]
+    measurements = [sr.Measurement(codes.DCM.Probability, rounded(score.probability), NO_UNITS)]
     if score.spread is not None:
         measurements.append(
             sr.Measurement(

@@ -33,14 +33,14 @@ from imaging_node.dicom.provenance import (
     result_elements,
     result_name,
 )
-from imaging_node.dicom.saliency_picture import draw_saliency
+from imaging_node.dicom.saliency_picture import LONG_SIDE, draw_saliency
 from imaging_node.dicom.source_attributes import PAIRED_BODY_PARTS, UNPAIRED_BODY_PARTS
 from imaging_node.dicom.srgb import SRGB_PROFILE
 from imaging_node.dicom.terminology import PRESENCE, term
 from imaging_node.domain.result_object import ObjectKind
 
 if TYPE_CHECKING:
-    from imaging_node.dicom.saliency_picture import Picture
+    from imaging_node.dicom.saliency_overlay import Picture
     from imaging_node.dicom.source import SourceHeader
     from imaging_node.domain.finding import FindingScore, SaliencyMap, StudyResult
     from imaging_node.domain.image import DecodedImage
@@ -70,6 +70,7 @@ def build_capture(
     result: StudyResult,
     context: ResultContext,
     label_index: int,
+    long_side: int = LONG_SIDE,
 ) -> ResultObject:
     """Encode the picture of one finding: the same arguments give the same bytes.
 
@@ -77,10 +78,12 @@ def build_capture(
         source: Header of the image that the score comes from.
         image: Its P-Values.
         score: The finding, evaluated.
-        saliency: Its map, of the shape of `image`.
+        saliency: Its map over the whole image, drawn relative to the strongest pixel of the
+            grid that it comes on.
         result: Answer that the picture belongs to.
         context: Revision, node and series start.
         label_index: Place of the finding in the bundle's order, from 0.
+        long_side: Longer side of the image in the picture, in pixels.
 
     Raises:
         BundleError: The finding has no reviewed code.
@@ -92,11 +95,13 @@ def build_capture(
         raise ValueError("a finding that was not evaluated has no picture")
     picture = draw_saliency(
         image.p_values,
-        saliency.relative(),
+        saliency.values,
+        peak=saliency.peak,
         row_to_column_spacing=image.row_to_column_spacing,
         patient_orientation=source.patient_orientation,
         headline=_headline(score, score.probability),
         details=_details(score, saliency, result),
+        long_side=long_side,
     )
     name = result_name(
         source,
@@ -167,7 +172,7 @@ def _details(score: FindingScore, saliency: SaliencyMap, result: StudyResult) ->
     if score.interval is not None:
         low, high = score.interval
         details.insert(0, f"95 % interval of p: {low:.2f} to {high:.2f}")
-    if not saliency.relative().any():
+    if not saliency.peak:
         details.append("No area of this image raised the score.")
     return details
 

@@ -117,20 +117,19 @@ class SaliencyMap:
     Attributes:
         label: As in `FindingScore.label`.
         sop_instance_uid: Image that the map lies on.
-        values: Evidence for the finding in logits per pixel area, drawn back through the
-            inverse of the preprocessing; float32, shape (source rows, source columns);
-            positive raised the score. Pixels that the model never saw are 0.
+        values: Evidence for the finding in logits per pixel area; float32, shape (rows, columns)
+            of the source or of any other grid that covers the whole image, corner to corner;
+            positive raised the score. What the model never saw is 0.
     """
 
     label: str
     sop_instance_uid: str
     values: FloatImage
 
-    def relative(self) -> FloatImage:
-        """Positive evidence scaled to [0, 1], 1 at the strongest pixel; all 0 if there is none."""
-        positive: FloatImage = np.maximum(self.values, np.float32(0)).astype(np.float32)
-        peak = float(positive.max(initial=0.0))
-        return (positive / np.float32(peak)).astype(np.float32) if peak > 0 else positive
+    @property
+    def peak(self) -> float:
+        """Evidence at the strongest pixel of the map's own grid; 0 if nothing raised the score."""
+        return max(0.0, float(self.values.max(initial=0.0)))
 
 
 class AnalysisStatus(StrEnum):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from imaging_node.dicom.report import build_report
 from imaging_node.dicom.saliency_capture import build_capture
 from imaging_node.dicom.source import read_source
 from imaging_node.domain.result_object import NodeIdentity, ResultContext, ResultObject
@@ -16,6 +15,7 @@ from imaging_node.store.answers import previous_answers, series_started_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from imaging_node.dicom.report_writer import ReportWriter
     from imaging_node.domain.study import Study
     from imaging_node.flow.analysis import ModelAnswer
     from imaging_node.store.database import Database
@@ -43,9 +43,15 @@ def build_answer(
     database: Database,
     node: NodeIdentity,
     *,
+    reports: ReportWriter,
+    capture_long_side: int,
     clock: Callable[[], datetime],
 ) -> BuiltAnswer:
-    """Encode the captures of the findings called present, and the report.
+    """Encode the captures of the findings called present, and the report; threads may share it.
+
+    Args:
+        reports: Encodes the report.
+        capture_long_side: Longer side of the image in a capture, in pixels.
 
     Raises:
         IdentityHeldError: The source's identity must be settled by an administrator first.
@@ -75,15 +81,16 @@ def build_answer(
             source=sources[score.sop_instance_uid],
             image=answer.decoded[score.sop_instance_uid],
             score=score,
-            saliency=answer.analyses[score.sop_instance_uid].map_for(score.label),
+            saliency=answer.analyses[score.sop_instance_uid].grid_map_for(score.label),
             result=result,
             context=context,
             label_index=index,
+            long_side=capture_long_side,
         )
         for index, score in enumerate(result.findings, start=1)
         if score.is_present
     ][:MAXIMUM_CAPTURES]
-    report = build_report(
+    report = reports.write(
         sources=list(sources.values()), result=result, context=context, captures=captures
     )
     return BuiltAnswer(objects=(*captures, report), series_started_at=starts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.decoding import DecodingPool
+from imaging_node.dicom.report_writer import ReportWriter
 from imaging_node.domain.errors import (
     DurabilityError,
     OperatorError,
@@ -50,6 +51,8 @@ class ScoringRoom:
         site_rules: Triage rules of the settings, beside the bundles' own.
         finishing: Records the endings of all studies that are done at the same moment.
         on_answer: Called with each answer before it is encoded, e.g. to keep its maps.
+        capture_long_side: Of the image in a capture, in pixels.
+        reports: Encodes the reports of all studies.
     """
 
     database: Database
@@ -64,6 +67,8 @@ class ScoringRoom:
     counters: Counters
     clock: Callable[[], datetime]
     on_answer: Callable[[ModelAnswer], None] | None = None
+    capture_long_side: int = 1024
+    reports: ReportWriter = field(default_factory=ReportWriter)
 
 
 def score_study(claim: Claim, room: ScoringRoom) -> None:
@@ -151,7 +156,15 @@ def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
     for answer in answers:
         if room.on_answer is not None:
             room.on_answer(answer)
-        built = build_answer(answer, study, room.database, room.node, clock=room.clock)
+        built = build_answer(
+            answer,
+            study,
+            room.database,
+            room.node,
+            reports=room.reports,
+            capture_long_side=room.capture_long_side,
+            clock=room.clock,
+        )
         kept += [(each, room.spool.write(each.payload)) for each in built.objects]
         starts |= built.series_started_at
         identity = answer.result.model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from imaging_node.domain.finding import FindingScore
+from imaging_node.domain.finding import FindingScore, SaliencyMap
 from imaging_node.inference.bundle import Bundle
 from imaging_node.inference.ensemble import combine_images, score_findings, site_thresholds
 from imaging_node.inference.golden import verify_golden
@@ -21,7 +21,6 @@ from imaging_node.inference.saliency import ensemble_map, map_on_source
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imaging_node.domain.finding import SaliencyMap
     from imaging_node.domain.image import DecodedImage
     from imaging_node.inference.batching import Batcher
 
@@ -47,21 +46,32 @@ class ImageAnalysis:
         Raises:
             KeyError: The bundle has no such finding.
         """
+        return map_on_source(
+            self.grid_map_for(label).values,
+            label=label,
+            sop_instance_uid=self.sop_instance_uid,
+            source_shape=self.source_shape,
+        )
+
+    def grid_map_for(self, label: str) -> SaliencyMap:
+        """The same on the model grid, which covers the whole image: all that a picture needs.
+
+        Raises:
+            KeyError: The bundle has no such finding.
+        """
         labels = [finding.label for finding in self.bundle.findings]
         if label not in labels:
             raise KeyError(label)
         index = labels.index(label)
-        grid_map = ensemble_map(
-            [maps[index] for maps in self.outputs.maps],
-            [member.weight for member in self.bundle.members],
-            self.bundle.preprocessing.rows,
-            self.bundle.preprocessing.columns,
-        )
-        return map_on_source(
-            grid_map,
+        return SaliencyMap(
             label=label,
             sop_instance_uid=self.sop_instance_uid,
-            source_shape=self.source_shape,
+            values=ensemble_map(
+                [maps[index] for maps in self.outputs.maps],
+                [member.weight for member in self.bundle.members],
+                self.bundle.preprocessing.rows,
+                self.bundle.preprocessing.columns,
+            ),
         )
 
 

@@ -106,6 +106,7 @@ def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
         answer_not_applicable=settings.answer_not_applicable,
         counters=counters,
         clock=now,
+        capture_long_side=settings.results.capture_long_side,
     )
 
 

@@ -18,6 +18,7 @@ from imaging_node.settings.work import (
     DatabaseSettings,
     ModelSettings,
     PrioritySettings,
+    ResultSettings,
     ScoringSettings,
     SpoolSettings,
     StudySettings,
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
         description="Also send a not-analysed SR for studies no model is meant for.",
     )
     scoring: ScoringSettings = Field(ScoringSettings(), description="How studies are scored.")
+    results: ResultSettings = Field(ResultSettings(), description="The objects sent back.")
     decoding: DecodingSettings = Field(
         DecodingSettings(), description="The largest image that is decoded."
     )

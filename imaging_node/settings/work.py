@@ -83,6 +83,17 @@ class ScoringSettings(Section):
     )
 
 
+class ResultSettings(Section):
+    """The objects that are sent back."""
+
+    capture_long_side: int = Field(
+        1024,
+        ge=256,
+        le=4096,
+        description="Pixels of the longer side of the image in a Secondary Capture.",
+    )
+
+
 class SpoolSettings(Section):
     """The folder that holds instances as received and results as built."""
 

@@ -76,10 +76,7 @@ def test_an_analysed_study_has_a_score_for_every_finding() -> None:
         )
 
 
-def test_a_relative_map_shows_only_what_raised_the_score() -> None:
+def test_the_peak_of_a_map_is_what_raised_the_score_most() -> None:
     values = np.array([[-2.0, 0.0], [1.0, 4.0]], np.float32)
-    shown = SaliencyMap(label="x", sop_instance_uid="1", values=values).relative()
-
-    assert shown.tolist() == [[0.0, 0.0], [0.25, 1.0]]
-    nothing = SaliencyMap(label="x", sop_instance_uid="1", values=-np.abs(values))
-    assert nothing.relative().max() == 0
+    assert SaliencyMap(label="x", sop_instance_uid="1", values=values).peak == 4
+    assert SaliencyMap(label="x", sop_instance_uid="1", values=-np.abs(values)).peak == 0
