@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,21 +12,25 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from imaging_node.dicom.decoding import DecodingPool
+from imaging_node.dicom.frame_groups import frame_header
+from imaging_node.dicom.pixels import read_transform, to_p_values
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
 from tests.dicom.synthetic_sources import radiograph, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pydicom.uid import UID
 
     from imaging_node.domain.finding import FloatImage
 
+ROOT = Path(__file__).resolve().parents[2]
+COLLECTION = ROOT.parent / "shared" / "data" / "dicom"
 FRAMES = 3
 
 
@@ -179,3 +184,41 @@ def test_two_gigabytes_of_frames_cost_the_memory_of_one(tmp_path: Path) -> None:
     finally:
         small.close()
     assert dcmread(path, stop_before_pixels=True).NumberOfFrames == frames
+
+
+def test_frames_of_single_bits_may_share_a_byte(pool: DecodingPool, tmp_path: Path) -> None:
+    rows, columns = 5, 7
+    bits = np.random.default_rng(3).integers(0, 2, (FRAMES, rows, columns), np.uint8)
+    data = radiograph()
+    data.Rows, data.Columns, data.NumberOfFrames = rows, columns, FRAMES
+    data.BitsAllocated, data.BitsStored, data.HighBit = 1, 1, 0
+    data.WindowCenter, data.WindowWidth = 1, 1
+    packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    data.PixelData = packed + b"\0" * (len(packed) % 2)
+    path = write(data, tmp_path / "bits.dcm")
+    for number in range(FRAMES):
+        assert np.array_equal(pool.decode(path, "1.2.3", frame=number + 1).p_values, bits[number])
+
+
+def test_frames_of_the_collection_are_those_that_pydicom_decodes(pool: DecodingPool) -> None:
+    if not COLLECTION.is_dir():
+        pytest.skip("the shared collection of DICOM files is not here")
+    compared = 0
+    for path in sorted(COLLECTION.rglob("*.dcm")):
+        try:
+            data = dcmread(path)
+            frames = int(data.get("NumberOfFrames") or 1)
+        except (InvalidDicomError, ValueError):
+            continue  # a file for tests of parsers
+        if frames == 1 or "MONOCHROME" not in str(data.get("PhotometricInterpretation")):
+            continue
+        for number in {1, 2, frames}:
+            try:
+                ours = pool.decode(path, "1.2.3", frame=number).p_values
+                theirs = data.pixel_array[number - 1]
+            except (NotAnalysedError, RuntimeError):
+                continue  # one of both has no decoder for it
+            transform = read_transform(frame_header(data, number - 1))
+            assert np.array_equal(ours, to_p_values(theirs, transform)), path.name
+            compared += 1
+    assert compared > 30
