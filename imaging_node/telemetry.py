@@ -53,6 +53,8 @@ class Event(StrEnum):
     STUDY_ENDED = "study ended"
     STUDY_RESULT_DROPPED = "stale result dropped"
     STUDY_HANGS = "study hangs, the role ends itself"
+    LAUNCH_FAULTY = "launch hangs or lost the accelerator, the role ends itself"
+    PRECISION_REFUSED = "reduced precision not used"
     STUDY_RETRY = "study will be tried again"
     REPORT_SHAPE_GIVEN_UP = "report encoded otherwise than highdicom builds it, built one is sent"
     CLAIMS_RELEASED = "claims of a dead worker released"
@@ -93,6 +95,7 @@ class Metric(StrEnum):
     STUDIES = "studies_ended_total"
     DELIVERIES = "deliveries_total"
     SCORED_IMAGES = "images_scored_total"
+    MODELS = "models_loaded_total"
     LAUNCHES = "launches_total"
     LAUNCHED_IMAGES = "launched_images_total"
 

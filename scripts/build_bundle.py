@@ -30,6 +30,7 @@ from train import DEFAULT_DATA, PREPROCESSING, build_network, index_rows, read_p
 from imaging_node.inference.bundle import MANIFEST_NAME, METADATA_NAME, Member, load_bundle
 from imaging_node.inference.calibration import BetaCalibration, fit_beta_calibration
 from imaging_node.inference.captum_check import HALF_SUFFIX, captum_map, load_weights, pearson
+from imaging_node.inference.execution import Execution
 from imaging_node.inference.golden import synthetic_thorax, verify_golden
 from imaging_node.inference.preprocessing import prepare
 from imaging_node.inference.runtime import Sessions
@@ -295,7 +296,7 @@ def build(checkpoints: Path, data: Path, directory: Path) -> None:
     write_json(directory / METADATA_NAME, metadata(declaration))
     write_manifest(directory)
     bundle = load_bundle(directory)
-    verify_golden(bundle, Sessions(bundle, threads=1))
+    verify_golden(bundle, Sessions(bundle, Execution()))
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     print(f"{NAME} {VERSION} {bundle.identity.digest}: {size / 1e6:.2f} MB")
 

@@ -23,6 +23,12 @@ SupervisorOption = Annotated[
 ReceiverNameOption = Annotated[
     str, typer.Option("--name", hidden=True, help="Name of this process among several receivers.")
 ]
+ScorerNameOption = Annotated[
+    str, typer.Option("--name", hidden=True, help="Name of this process among several scorers.")
+]
+DeviceOption = Annotated[
+    int | None, typer.Option("--device", hidden=True, help="GPU of this process.")
+]
 ListeningDescriptorOption = Annotated[
     int | None,
     typer.Option(

@@ -6,8 +6,10 @@ import typer
 
 from imaging_node.cli.options import (
     ConfigOption,
+    DeviceOption,
     ListeningDescriptorOption,
     ReceiverNameOption,
+    ScorerNameOption,
     SupervisorOption,
 )
 from imaging_node.settings import load_settings
@@ -44,11 +46,16 @@ def receive(
     )
 
 
-def score(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:
+def score(
+    config: ConfigOption = None,
+    supervisor_pid: SupervisorOption = None,
+    name: ScorerNameOption = "score",
+    device: DeviceOption = None,
+) -> None:
     """Run the scorer alone: it takes complete studies from the state directory."""
     from imaging_node.node.score import run_score
 
-    run_score(load_settings(config), supervisor_pid=supervisor_pid)
+    run_score(load_settings(config), supervisor_pid=supervisor_pid, name=name, device_id=device)
 
 
 def deliver(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 # Refused images that leave no gap beside a scored one: another view or another body part. Any
 # other refused image is one that somebody should have looked at.
 _NO_GAPS = frozenset({NotAnalysedReason.VIEW, NotAnalysedReason.BODY_PART})
+_TARGETS_S = {
+    ReadingPriority.STAT: 60.0,
+    ReadingPriority.ASAP: 300.0,
+    ReadingPriority.URGENT: 900.0,
+    ReadingPriority.ROUTINE: 3600.0,
+}
 _FOR_PROCESSING = "FOR PROCESSING"
 
 
@@ -96,6 +104,9 @@ def analyse(
     selection = select_images(study, model.bundle.eligibility, model.waived)
     if not selection.applicable:
         return None
+    # One deadline for all images of a study, so that studies end one after the other.
+    waited_s = (started_at - claim.received_at).total_seconds()
+    deadline_s = time.monotonic() - waited_s + target_s(claim)
     decoded: dict[str, DecodedImage] = {}
     analyses: dict[str, ImageAnalysis] = {}
     gaps = [reason for image, reason in selection.refused if _leaves_gap(image, reason)]
@@ -103,7 +114,9 @@ def analyse(
         try:
             read_verified(image.path, image.digest)
             pixels = decoder.decode(image.path, image.sop_instance_uid)
-            analysis = model.scorer.score(pixels, lane(claim))
+            analysis = model.scorer.score(
+                pixels, lane(claim), deadline_s=deadline_s, owner=claim.token
+            )
         except NotAnalysedError as error:
             gaps.append(error.reason)
             continue
@@ -159,9 +172,18 @@ def lane(claim: Claim) -> int:
     return ROUTINE if claim.ordered_priority is ReadingPriority.ROUTINE else STAT
 
 
-def settings_digest(operating_points: dict[str, float], waived: frozenset[str]) -> str:
+def target_s(claim: Claim) -> float:
+    """Seconds from its arrival in which a study should be scored: orders it inside its lane."""
+    return math.inf if claim.is_archive else _TARGETS_S[claim.ordered_priority]
+
+
+def settings_digest(
+    operating_points: dict[str, float], waived: frozenset[str], *, precision: str = "f32"
+) -> str:
     """Digest of the settings that can change a model's results."""
     text = f"operating_points={sorted(operating_points.items())};waive={sorted(waived)}"
+    if precision != "f32":
+        text += f";precision={precision}"
     return f"sha256:{sha256(text.encode()).hexdigest()}"
 
 

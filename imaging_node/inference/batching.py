@@ -40,9 +40,6 @@ MAXIMUM_WAITING = 1024
 # The first launch of a size may build kernels: it hangs only after so many times the limit.
 FIRST_LAUNCH_FACTOR = 10
 
-# One computes while the other copies or waits for Python; a third would only make STAT wait.
-LAUNCHES_IN_FLIGHT = 2
-
 _LAUNCH_ERRORS = (ImagingNodeError, ArithmeticError, MemoryError, RuntimeError, ValueError)
 
 
@@ -86,7 +83,6 @@ class Batcher:
         launches, launched_images, copied_bytes: So far, repeated launches included; they depend
             on the images and their order, not on the clock.
         in_flight: Launches at a time.
-        is_device_lost: Set once an accelerator answers nothing more: the process must end.
     """
 
     def __init__(
@@ -103,7 +99,7 @@ class Batcher:
 
         Args:
             launch_budget_ms: Longest launch to aim for, > 0; one image always runs.
-            launch_limit_s: A launch that runs longer hangs, > 0; see `hanging`.
+            launch_limit_s: A launch that runs longer hangs, > 0; see `faulty`.
             in_flight: Launches at a time, >= 1.
             maximum_waiting: Images that may wait in one lane; `submit` blocks while they do.
             counters: Where launches are counted for the metrics.
@@ -122,7 +118,7 @@ class Batcher:
         self.launches = 0
         self.launched_images = 0
         self.copied_bytes = 0
-        self.is_device_lost = threading.Event()
+        self._lost: frozenset[str] | None = None
         self.in_flight = in_flight
         self._slots = [_Slot() for _ in range(in_flight)]
         self._threads = [
@@ -159,7 +155,7 @@ class Batcher:
             image: Images of one model, shape and type share launches.
             lane: One of `LANES`.
             deadline_s: On the monotonic clock; the earliest of a lane goes first.
-            owner: Whose work it is: `hanging` names it.
+            owner: Whose work it is: `faulty` names it.
 
         Returns:
             Its answer to come, or a NotAnalysedError when the image, the launch or the answer
@@ -208,12 +204,16 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def hanging(self) -> frozenset[str] | None:
-        """Owners of images whose launch runs beyond its limit; None while no launch does."""
+    def faulty(self) -> frozenset[str] | None:
+        """Owners of the images in a launch that runs beyond its limit or lost the accelerator.
+
+        Returns:
+            None while all is well; else the process must end.
+        """
         now_s = self._monotonic_s()
         with self._changed:
             stuck = [slot.items for slot in self._slots if now_s > slot.hangs_after_s]
-        return frozenset(item.owner for items in stuck for item in items) if stuck else None
+        return frozenset(item.owner for items in stuck for item in items) if stuck else self._lost
 
     def batch_limit(self, model: str) -> int:
         """Images that the next launch of `model` may take; 1 before its first image."""
@@ -266,7 +266,7 @@ class Batcher:
             if len(answers) != len(items):
                 raise ValueError(f"{len(answers)} answers for {len(items)} images")
         except DeviceLostError as error:
-            self.is_device_lost.set()
+            self._lost = frozenset(item.owner for item in items)
             for item in items:
                 item.answer.set_exception(error)
             return

@@ -10,12 +10,15 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
-from imaging_node.domain.errors import BundleError, DeviceLostError, NotAnalysedError
-from imaging_node.domain.finding import NotAnalysedReason
+from imaging_node.domain.errors import BundleError, SettingsError
+from imaging_node.inference.failures import as_launch_failure
 from imaging_node.inference.outputs import MemberOutputs, split_outputs
+from imaging_node.inference.pinned_memory import pinned
+from imaging_node.inference.providers import provider_options
 
 if TYPE_CHECKING:
     from imaging_node.inference.bundle import Bundle, Member
+    from imaging_node.inference.execution import Execution
 
 _ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     onnxruntime_errors.Fail,
@@ -30,66 +33,45 @@ _ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
 )
-
-# Best first. TF32 would round a GPU's products to ten bits and move scores between machines.
-_PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
-    "CUDAExecutionProvider": {"use_tf32": "0"},
-    "CPUExecutionProvider": {},
-}
-
-# What ONNX Runtime, CUDA, cuBLAS and cuDNN say when memory is short, in lower case ...
-_OUT_OF_MEMORY = (
-    "failed to allocate", "out of memory", "bad_alloc", "bad allocation", "alloc_failed",
-    "memoryallocation", "out_of_memory", "bfcarena",
-)  # fmt: skip
-# ... and when the device will answer nothing more to this process (cudaErrorIllegalAddress ...).
-_DEVICE_LOST = (
-    "illegal memory access", "unspecified launch failure", "device-side assert", "illegaladdress",
-    "launchfailure", "device unavailable", "uncorrectable ecc", "has fallen off the bus",
-)  # fmt: skip
+_OUTPUTS = ("logits", "maps")
 
 
 class Sessions:
-    """Owns ONNX Runtime sessions of every member, on the GPU when ONNX Runtime has one.
+    """Owns ONNX Runtime sessions of every member.
 
     `predict` may be called from several threads; each call runs the members in turn, on
     sessions of its own where sessions have threads or streams that calls would share.
+
+    Attributes:
+        providers: ONNX Runtime's names, as they really run.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int, in_flight: int = 1) -> None:
+    def __init__(self, bundle: Bundle, execution: Execution) -> None:
         """Build the sessions from the bytes that were verified.
 
         Args:
             bundle: As loaded.
-            threads: CPU threads of one launch, >= 1.
-            in_flight: Launches at a time, >= 1; more calls wait.
+            execution: Any provider but OpenVINO.
 
         Raises:
             BundleError: A graph cannot be loaded or has other outputs.
+            SettingsError: The GPU cannot be used.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # An arena keeps the memory of the largest batch ever seen for the process's life.
-        options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.providers = tuple(
-            each for each in _PROVIDER_OPTIONS if each in onnxruntime.get_available_providers()
-        )
-        self.is_slow_at_first = self.providers[0] != "CPUExecutionProvider"
-        offered = [(each, _PROVIDER_OPTIONS[each]) for each in self.providers]
+        self._execution = execution
+        self.is_slow_at_first = execution.uses_gpu
         # A session of one CPU thread runs on its caller's: calls have nothing to share.
-        copies = 1 if threads == 1 and not self.is_slow_at_first else in_flight
+        is_shared = execution.threads == 1 and not execution.uses_gpu
         self._free: SimpleQueue[list[onnxruntime.InferenceSession]] = SimpleQueue()
-        for _ in range(copies):
-            sessions = [_open(bundle, member, options, offered) for member in bundle.members]
-            for _ in range(in_flight // copies):
-                self._free.put(sessions)
+        sessions: list[onnxruntime.InferenceSession] = []
+        for _ in range(execution.in_flight):
+            if not sessions or not is_shared:
+                sessions = [_open(bundle, member, execution) for member in bundle.members]
+            self._free.put(sessions)
+        self.providers = tuple(sessions[0].get_providers())
 
     def buffer(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Plain memory."""
-        return np.empty(shape, np.float32)
+        """Memory for batches; locked for a GPU, which then copies by itself."""
+        return pinned(shape) if self._execution.uses_gpu else np.empty(shape, np.float32)
 
     def predict(self, batch: npt.NDArray[np.float32]) -> list[MemberOutputs]:
         """Run every member on a batch of shape (n, 1, rows, columns).
@@ -104,39 +86,71 @@ class Sessions:
         """
         sessions = self._free.get()
         try:
-            answers = [session.run(None, {"image": batch}) for session in sessions]
+            if self._execution.uses_gpu:
+                answers = run_bound(sessions, batch, "cuda", self._execution.device_id)
+            else:
+                answers = [session.run(_OUTPUTS, {"image": batch}) for session in sessions]
             return split_outputs(answers, len(batch))
         except _ONNX_RUNTIME_ERRORS as error:
-            raise _translated(error, batch.shape) from error
+            raise as_launch_failure(error, batch.shape) from error
         finally:
             self._free.put(sessions)
 
 
-def _open(
-    bundle: Bundle,
-    member: Member,
-    options: onnxruntime.SessionOptions,
-    offered: list[tuple[str, dict[str, str]]],
-) -> onnxruntime.InferenceSession:
+def run_bound(
+    sessions: list[onnxruntime.InferenceSession],
+    batch: npt.NDArray[np.float32],
+    device_type: str,
+    device_id: int,
+) -> list[list[npt.NDArray[np.float32]]]:
+    """Run the members on a batch that is copied to their device once.
+
+    Args:
+        sessions: Of the members, all on one device.
+        batch: Shape (n, 1, rows, columns).
+        device_type: As ONNX Runtime names it: "cuda", or "cpu" in tests and in the bench.
+        device_id: Its number.
+
+    Returns:
+        Logits and maps of each member, in plain memory.
+    """
+    on_device = onnxruntime.OrtValue.ortvalue_from_numpy(batch, device_type, device_id)
+    answers = []
+    for session in sessions:
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("image", on_device)
+        for name in _OUTPUTS:
+            binding.bind_output(name, device_type, device_id)
+        session.run_with_iobinding(binding)
+        answers.append(binding.copy_outputs_to_cpu())
+    return answers
+
+
+def _open(bundle: Bundle, member: Member, execution: Execution) -> onnxruntime.InferenceSession:
     place = f"bundle {bundle.identity.name}: {member.file}"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = execution.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # An arena keeps the memory of the largest batch ever seen for the process's life.
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    item_shape = (1, bundle.preprocessing.rows, bundle.preprocessing.columns)
+    offered = provider_options(execution, item_shape)
+    if execution.engine_folder is not None:
+        execution.engine_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         session = onnxruntime.InferenceSession(member.model, options, providers=offered)
     except _ONNX_RUNTIME_ERRORS as error:
         raise BundleError(f"{place}: ONNX Runtime cannot load it") from error
     inputs = [each.name for each in session.get_inputs()]
     outputs = [each.name for each in session.get_outputs()]
-    if inputs != ["image"] or outputs != ["logits", "maps"]:
+    if inputs != ["image"] or outputs != list(_OUTPUTS):
         raise BundleError(f"{place}: expected image -> logits, maps")
+    # ONNX Runtime goes on with the CPU when a driver or a library is missing, and says nothing.
+    if offered[0][0] not in session.get_providers():
+        raise SettingsError(
+            f"scoring.provider: {execution.provider} is installed and does not start on device"
+            f" {execution.device_id}; check driver and CUDA libraries, or choose cpu"
+        )
     return session
-
-
-def _translated(error: Exception, shape: tuple[int, ...]) -> Exception:
-    """What a failure asks for; the runtimes say it in words only."""
-    words = str(error).lower()
-    if any(each in words for each in _DEVICE_LOST):
-        return DeviceLostError("the accelerator answers nothing more; the study is tried again")
-    if any(each in words for each in _OUT_OF_MEMORY):
-        return MemoryError(f"a batch of shape {shape} does not fit")
-    return NotAnalysedError(
-        f"the model failed on a batch of shape {shape}", reason=NotAnalysedReason.SOFTWARE
-    )

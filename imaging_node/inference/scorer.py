@@ -11,11 +11,9 @@ import cv2
 from imaging_node.domain.finding import FindingScore, SaliencyMap
 from imaging_node.inference.bundle import Bundle
 from imaging_node.inference.ensemble import combine_images, score_findings, site_thresholds
-from imaging_node.inference.golden import verify_golden
 from imaging_node.inference.outputs import MemberOutputs
 from imaging_node.inference.preprocessing import prepare
 from imaging_node.inference.quality import check_quality
-from imaging_node.inference.runtime import Sessions
 from imaging_node.inference.saliency import ensemble_map, map_on_source
 
 if TYPE_CHECKING:
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 
     from imaging_node.domain.image import DecodedImage
     from imaging_node.inference.batching import Batcher
+    from imaging_node.inference.opening import OpenedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,38 +78,36 @@ class Scorer:
     """The door to one bundle; many threads may score at once.
 
     Attributes:
+        opened: The model, and where and in which precision it runs.
         batcher: Runs the launches of this bundle and of those that share it.
     """
 
     def __init__(
         self,
         bundle: Bundle,
+        opened: OpenedModel,
         batcher: Batcher,
         *,
-        threads: int,
         site_operating_points: Mapping[str, float],
     ) -> None:
-        """Build the sessions and run the golden cases.
+        """Give the model to the batcher.
 
         Args:
             bundle: As loaded and verified.
+            opened: Its model.
             batcher: Takes over the launches.
-            threads: CPU threads of one launch, >= 1.
             site_operating_points: By label, each in [0, 1]; see `ensemble.site_thresholds`.
 
         Raises:
-            BundleError: A graph does not load or a golden case fails on this machine.
             SettingsError: An operating point is impossible.
         """
         self.bundle = bundle
+        self.opened = opened
         self.batcher = batcher
         self.thresholds = site_thresholds(bundle.findings, site_operating_points)
         # Threads belong to the launches; resizing beside them must not multiply.
         cv2.setNumThreads(1)
-        sessions = Sessions(bundle, threads=threads, in_flight=batcher.in_flight)
-        verify_golden(bundle, sessions)
-        self.providers = sessions.providers
-        batcher.add_model(bundle.identity.name, sessions)
+        batcher.add_model(bundle.identity.name, opened.model)
 
     def score(
         self, image: DecodedImage, lane: int, *, deadline_s: float = math.inf, owner: str = ""

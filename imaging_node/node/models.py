@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.terminology import term
 from imaging_node.domain.errors import SettingsError
 from imaging_node.flow.analysis import ConfiguredModel, settings_digest
-from imaging_node.inference.batching import LAUNCHES_IN_FLIGHT, Batcher
+from imaging_node.inference.batching import Batcher
 from imaging_node.inference.bundle import default_bundle_directory, find_bundles, load_bundle
+from imaging_node.inference.engine_cache import describe_gpu, engine_folder
+from imaging_node.inference.execution import Execution, choose_provider, share_threads
+from imaging_node.inference.opening import open_model
 from imaging_node.inference.scorer import Scorer
 from imaging_node.settings import ModelSettings
 
@@ -26,16 +30,22 @@ def bundle_directory(settings: Settings) -> Path:
 
 
 def load_models(
-    settings: Settings, counters: Counters | None = None
+    settings: Settings, counters: Counters | None = None, *, device_id: int | None = None
 ) -> tuple[ConfiguredModel, ...]:
     """Verify and load every configured bundle, golden cases included; they share launches.
+
+    Args:
+        settings: As read.
+        counters: Where launches are counted.
+        device_id: GPU of this process; None: the first of `scoring.devices`.
 
     Raises:
         BundleError: A bundle is missing, damaged or answers its golden cases wrongly.
         SettingsError: A setting does not fit its bundle.
     """
-    batcher = _open_batcher(settings, counters)
-    models = tuple(_load(model, settings, batcher) for model in settings.models)
+    execution = _execution(settings, device_id)
+    batcher = _open_batcher(settings, execution, counters)
+    models = tuple(_load(model, settings, execution, batcher) for model in settings.models)
     labels = {finding.label for model in models for finding in model.bundle.findings}
     for rule in settings.priority.rules:
         if rule.finding not in labels:
@@ -46,20 +56,31 @@ def load_models(
     return models
 
 
-def _open_batcher(settings: Settings, counters: Counters | None = None) -> Batcher:
-    threads = _threads(settings)
+def _execution(settings: Settings, device_id: int | None) -> Execution:
+    scoring = settings.scoring
+    in_flight, threads = share_threads(scoring.threads or os.cpu_count() or 1)
+    return Execution(
+        provider=choose_provider(scoring.provider),
+        threads=threads,
+        in_flight=in_flight,
+        device_id=scoring.devices[0] if device_id is None else device_id,
+    )
+
+
+def _open_batcher(
+    settings: Settings, execution: Execution, counters: Counters | None = None
+) -> Batcher:
     return Batcher(
         launch_budget_ms=settings.scoring.launch_budget_ms,
-        in_flight=min(threads, LAUNCHES_IN_FLIGHT),
+        launch_limit_s=settings.scoring.launch_limit_s,
+        in_flight=execution.in_flight,
         counters=counters,
     )
 
 
-def _threads(settings: Settings) -> int:
-    return settings.scoring.threads or os.cpu_count() or 1
-
-
-def _load(model: ModelSettings, settings: Settings, batcher: Batcher) -> ConfiguredModel:
+def _load(
+    model: ModelSettings, settings: Settings, execution: Execution, batcher: Batcher
+) -> ConfiguredModel:
     directory = bundle_directory(settings) / model.name
     if not directory.is_dir():
         raise SettingsError(
@@ -69,21 +90,31 @@ def _load(model: ModelSettings, settings: Settings, batcher: Batcher) -> Configu
     bundle = load_bundle(directory)
     for finding in bundle.findings:
         term(finding.label)  # a finding without a coded term could not be reported
-    scorer = Scorer(
-        bundle,
-        batcher,
-        threads=max(1, _threads(settings) // batcher.in_flight),
-        site_operating_points=model.operating_points,
-    )
+    if execution.provider == "tensorrt":
+        folder = engine_folder(
+            settings.state_directory,
+            model_digest=bundle.identity.digest,
+            gpu=describe_gpu(execution.device_id),
+        )
+        execution = replace(execution, engine_folder=folder)
+    opened = open_model(bundle, execution, settings.scoring.precision)
+    precision = opened.execution.precision
+    scorer = Scorer(bundle, opened, batcher, site_operating_points=model.operating_points)
     own = {finding.label: finding.operating_point for finding in bundle.findings}
     return ConfiguredModel(
         scorer=scorer,
         waived=frozenset(model.waive),
-        remarks=tuple(
-            f"Operating point set by the site: {label} {point:g} (bundle: {own[label]:g})."
-            for label, point in sorted(model.operating_points.items())
+        remarks=(
+            *(
+                f"Operating point set by the site: {label} {point:g} (bundle: {own[label]:g})."
+                for label, point in sorted(model.operating_points.items())
+            ),
+            # What is exact needs no remark, wherever it runs.
+            *([] if precision == "f32" else [f"Computed in reduced precision ({precision})."]),
         ),
-        settings_digest=settings_digest(model.operating_points, frozenset(model.waive)),
+        settings_digest=settings_digest(
+            model.operating_points, frozenset(model.waive), precision=precision
+        ),
     )
 
 
@@ -103,10 +134,13 @@ def verify_bundle(name: str, settings: Settings) -> str:
         SettingsError: There is no such bundle, or its settings do not fit it.
     """
     wanted = next((model for model in settings.models if model.name == name), None)
-    model = _load(wanted or ModelSettings(name=name), settings, _open_batcher(settings))
+    execution = _execution(settings, None)
+    batcher = _open_batcher(settings, execution)
+    model = _load(wanted or ModelSettings(name=name), settings, execution, batcher)
     model.scorer.close()
-    bundle = model.bundle
+    bundle, opened = model.bundle, model.scorer.opened
+    refusal = f" (not in {opened.refusal})" if opened.refusal else ""
     return (
         f"version {bundle.identity.version}, {len(bundle.files)} files as signed off,"
-        f" {len(bundle.golden)} golden cases answered on {', '.join(model.scorer.providers)}"
+        f" {len(bundle.golden)} golden cases answered on {opened.runs_on}{refusal}"
     )

@@ -16,6 +16,7 @@ from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.priority import ReadingPriority, TriageRule
 from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
+from imaging_node.node.launch_watch import LaunchWatch
 from imaging_node.node.models import load_models
 from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, EXIT_DURABILITY_LOST, Role
@@ -23,9 +24,10 @@ from imaging_node.node.wiring import is_dead, node_identity, now, open_state, wo
 from imaging_node.store.answers import finish_studies
 from imaging_node.store.claims import Claim, claim_study, release_claims, renew_claims
 from imaging_node.store.damage import find_damage
-from imaging_node.telemetry import Counters, Event, log, place_of
+from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
 if TYPE_CHECKING:
+    from imaging_node.flow.analysis import ConfiguredModel
     from imaging_node.settings import Settings
 
 _IDLE_S = 0.1
@@ -36,20 +38,32 @@ LONGEST_STUDY_S = 600.0
 _DAMAGE_CHECK_S = 600.0
 
 
-def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
+def run_score(
+    settings: Settings,
+    *,
+    supervisor_pid: int | None,
+    name: str = "score",
+    device_id: int | None = None,
+) -> None:
     """Score until told to stop, then finish the studies in work.
+
+    Args:
+        settings: As read.
+        supervisor_pid: Process of `serve` that started this one.
+        name: Name of this process among several.
+        device_id: Its GPU; None: the first of `scoring.devices`.
 
     Raises:
         BundleError: A bundle is not what its manifest says.
         StorageError: The state directory cannot be used.
     """
-    with Role("score", settings, supervisor_pid=supervisor_pid) as role:
+    with Role(name, settings, supervisor_pid=supervisor_pid) as role:
         if supervisor_pid is None:
             recover_state(settings)
-        room = open_scoring_room(settings, role.counters)
+        room = open_scoring_room(settings, role.counters, device_id=device_id)
         released = release_claims(room.database, is_dead, now=now())
         if released:
-            log(Event.CLAIMS_RELEASED, role="score", count=released)
+            log(Event.CLAIMS_RELEASED, role=name, count=released)
         role.start_heartbeat(room.database)
         with StudyWorkers(settings, room) as workers:
             while not role.stopping.is_set():
@@ -63,15 +77,19 @@ def run_score(settings: Settings, *, supervisor_pid: int | None) -> None:
         close_scoring_room(room)
 
 
-def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
-    """Load the models and start the decoders.
+def open_scoring_room(
+    settings: Settings, counters: Counters, *, device_id: int | None = None
+) -> ScoringRoom:
+    """Load the models, onto `device_id` or the first of `scoring.devices`; start the decoders.
 
     Raises:
         BundleError: A bundle is not what its manifest says.
         SettingsError: A setting does not fit its bundle.
         StorageError: The state directory cannot be used.
     """
-    models = load_models(settings, counters)
+    models = load_models(settings, counters, device_id=device_id)
+    for model in models:
+        _note_model(model, counters)
     database, spool, pseudonyms = open_state(settings)
     return ScoringRoom(
         database=database,
@@ -110,6 +128,19 @@ def open_scoring_room(settings: Settings, counters: Counters) -> ScoringRoom:
     )
 
 
+def _note_model(model: ConfiguredModel, counters: Counters) -> None:
+    """Say where a model runs, and why not in a faster precision."""
+    name, opened = model.bundle.identity.name, model.scorer.opened
+    counters.add(
+        Metric.MODELS,
+        model=name,
+        provider=opened.execution.provider,
+        precision=opened.execution.precision,
+    )
+    if opened.refusal:
+        log(Event.PRECISION_REFUSED, model=name, reason=opened.refusal)
+
+
 def close_scoring_room(room: ScoringRoom) -> None:
     """Stop the decoders and the batchers."""
     room.decoder.close()
@@ -132,14 +163,18 @@ class StudyWorkers:
         self._look_at_s = 0.0
         self._is_over = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
+        # All models of the process share one batcher.
+        self._watch = LaunchWatch(room.models[0].scorer.batcher, self._give_back_others)
 
     def __enter__(self) -> Self:
         self._renewer.start()
+        self._watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         wait(self._running, timeout=DRAIN_LIMIT_S - 5)
         self._is_over.set()
+        self._watch.stop()
         # What is still running loses its lease and is done again: nothing is lost.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -206,6 +241,17 @@ class StudyWorkers:
             give_back(claim, self._room, reason="software failure; see the log")
         except StorageError as error:
             _note_storage(error)
+
+    def _give_back_others(self, tokens: frozenset[str]) -> None:
+        """Queue again, uncounted, what is in work under none of these claims' tokens."""
+        for future, (claim, _) in list(self._running.items()):
+            if future.done() or claim.token in tokens:
+                continue
+            reason = "the process ended because of another study"
+            try:
+                give_back(claim, self._room, reason=reason, is_counted=False)
+            except StorageError as error:
+                _note_storage(error)
 
     def _forget_finished(self) -> None:
         self._running = {

@@ -51,7 +51,7 @@ class _Child:
     """One role's process, and when it may be started again.
 
     Attributes:
-        name: The role's, with a number for a second receiver and those after it.
+        name: The role's, with a number for a second receiver or scorer and those after it.
     """
 
     role: str
@@ -148,10 +148,20 @@ class Node:
         return checked.returncode == 0
 
     def _names(self) -> list[tuple[str, str]]:
-        more = range(2, self._settings.dicom.receivers + 1)
+        processes = {
+            "receive": self._settings.dicom.receivers,
+            "score": len(self._settings.scoring.devices),
+        }
         return [(role, role) for role in ROLES] + [
-            ("receive", f"receive-{number}") for number in more
+            (role, f"{role}-{number}")
+            for role, count in processes.items()
+            for number in range(2, count + 1)
         ]
+
+    def _device_id(self, name: str) -> int:
+        """GPU of a scorer: the first one's name has no number."""
+        number = name.partition("-")[2] or "1"
+        return self._settings.scoring.devices[int(number) - 1]
 
     def _start(self, role: str, name: str) -> subprocess.Popen[bytes]:
         arguments = [role, "--supervisor-pid", str(os.getpid())]
@@ -159,6 +169,8 @@ class Node:
         if role == "receive" and self._listening is not None:
             inherited = (self._listening.fileno(),)
             arguments += ["--name", name, "--listening-descriptor", str(*inherited)]
+        if role == "score":
+            arguments += ["--name", name, "--device", str(self._device_id(name))]
         return subprocess.Popen(  # noqa: S603 - our own command
             self._command(*arguments), stdin=subprocess.DEVNULL, pass_fds=inherited
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imaging_node.domain.priority import ReadingPriority
 from imaging_node.domain.study import WAIVABLE_RULES
@@ -55,6 +55,19 @@ class DatabaseSettings(Section):
 class ScoringSettings(Section):
     """How studies are scored."""
 
+    provider: Literal["auto", "cpu", "cuda", "tensorrt", "openvino"] = Field(
+        "auto",
+        description="What runs the models; auto: CUDA where ONNX Runtime has it, else the CPU.",
+    )
+    precision: Literal["auto", "f32", "bf16", "f16"] = Field(
+        "auto",
+        description="Of the model's arithmetic; auto: what TensorRT or OpenVINO do faster, if the"
+        " bundle's golden cases allow it, else f32.",
+    )
+    devices: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), min_length=1, description="GPUs; each has a score process of its own."
+    )
+
     lease_s: float = Field(
         60, gt=1, le=3600, description="Seconds after which a dead worker's study is taken over."
     )
@@ -66,6 +79,13 @@ class ScoringSettings(Section):
     )
     launch_budget_ms: float = Field(
         150, gt=0, le=10000, description="Longest launch of the model: bounds a STAT study's wait."
+    )
+    launch_limit_s: float = Field(
+        60,
+        ge=1,
+        le=3600,
+        description="Seconds after which a launch hangs and its process is replaced; ten times as"
+        " long for a GPU's first launch of a size.",
     )
     decoders: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
     decoder_memory_mib: int = Field(
@@ -81,6 +101,16 @@ class ScoringSettings(Section):
         description="Seconds for one image: a decoder is killed after three quarters of them,"
         " a second one after the rest.",
     )
+
+    @model_validator(mode="after")
+    def _several_devices_are_gpus(self) -> ScoringSettings:
+        if len(set(self.devices)) != len(self.devices):
+            raise ValueError(f"devices: {list(self.devices)} names a GPU twice")
+        if len(self.devices) > 1 and self.provider not in ("cuda", "tensorrt"):
+            raise ValueError(
+                f"devices: several need provider cuda or tensorrt, not {self.provider}"
+            )
+        return self
 
 
 class ResultSettings(Section):

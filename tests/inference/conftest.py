@@ -12,7 +12,9 @@ import pytest
 from imaging_node.domain.image import DecodedImage
 from imaging_node.inference.batching import Batcher
 from imaging_node.inference.bundle import Bundle, default_bundle_directory, load_bundle
+from imaging_node.inference.execution import Execution
 from imaging_node.inference.golden import synthetic_thorax
+from imaging_node.inference.opening import OpenedModel, open_model
 from imaging_node.inference.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -57,9 +59,14 @@ def batcher() -> Iterator[Batcher]:
 
 
 @pytest.fixture(scope="session")
-def scorer(bundle: Bundle) -> Iterator[Scorer]:
+def opened_model(bundle: Bundle) -> OpenedModel:
+    return open_model(bundle, Execution(in_flight=2), "auto")
+
+
+@pytest.fixture(scope="session")
+def scorer(bundle: Bundle, opened_model: OpenedModel) -> Iterator[Scorer]:
     batcher = Batcher(launch_budget_ms=500, in_flight=2)
-    opened = Scorer(bundle, batcher, threads=1, site_operating_points={})
+    opened = Scorer(bundle, opened_model, batcher, site_operating_points={})
     yield opened
     opened.close()
 

@@ -197,15 +197,16 @@ def test_what_does_not_fit_into_memory_is_halved_and_no_image_is_lost(
     assert batcher.batch_limit(NAME) == 2
 
 
-def test_a_lost_device_blames_no_image_and_says_that_the_process_must_end(
+def test_a_lost_device_blames_no_image_and_says_whose_launch_lost_it(
     model: EchoModel, batcher: Batcher
 ) -> None:
     model.bad_value, model.bad_error = 1, DeviceLostError("illegal memory access")
     model.hold(batcher)
-    answers = [batcher.submit(NAME, image(value), ROUTINE) for value in range(3)]
+    answers = [batcher.submit(NAME, image(value), ROUTINE, owner=f"{value}") for value in range(3)]
+    assert batcher.faulty() is None
     model.may_run.set()
     assert all(isinstance(answer.exception(10), TemporaryError) for answer in answers)
-    assert batcher.is_device_lost.is_set()
+    assert batcher.faulty() == frozenset({"0", "1", "2"})
 
 
 def test_an_image_that_is_no_number_never_reaches_a_launch(
@@ -221,18 +222,18 @@ def test_a_launch_beyond_its_limit_is_told_with_the_owners_of_its_images(
 ) -> None:
     batcher = open_batcher(model, launch_limit_s=60)
     finish(model, [batcher.submit(NAME, image(1), STAT, owner=owner) for owner in ("one", "two")])
-    assert batcher.hanging() is None
+    assert batcher.faulty() is None
     model.may_run.clear()
     model.is_running.clear()
     late = batcher.submit(NAME, image(1), STAT, owner="three")
     assert model.is_running.wait(10)
     waiting = batcher.submit(NAME, image(1), STAT, owner="four")
     model.now_s += 59
-    assert batcher.hanging() is None
+    assert batcher.faulty() is None
     model.now_s += 2
-    assert batcher.hanging() == frozenset({"three"})
+    assert batcher.faulty() == frozenset({"three"})
     finish(model, [late, waiting])
-    assert batcher.hanging() is None
+    assert batcher.faulty() is None
     batcher.close()
 
 
@@ -241,9 +242,9 @@ def test_a_first_launch_that_may_build_kernels_has_more_time(model: EchoModel) -
     batcher = open_batcher(model, launch_limit_s=60)
     model.hold(batcher)
     model.now_s += 60 * FIRST_LAUNCH_FACTOR - 1
-    assert batcher.hanging() is None
+    assert batcher.faulty() is None
     model.now_s += 2
-    assert batcher.hanging() == frozenset({""})
+    assert batcher.faulty() == frozenset({""})
     model.may_run.set()
     batcher.close()
 

@@ -9,6 +9,7 @@ import pytest
 from monai.bundle.config_parser import ConfigParser
 
 from imaging_node.inference.captum_check import captum_map, load_weights, pearson
+from imaging_node.inference.execution import Execution
 from imaging_node.inference.preprocessing import prepare
 from imaging_node.inference.runtime import Sessions
 
@@ -43,7 +44,7 @@ def model_input(bundle: Bundle, thorax: DecodedImage) -> npt.NDArray[np.float32]
 def test_the_graphs_map_is_captums_at_the_pinned_layer(
     bundle: Bundle, twins: list[nn.Module], model_input: npt.NDArray[np.float32], index: int
 ) -> None:
-    served = Sessions(bundle, threads=1).predict(model_input[None])[0].maps[index][0]
+    served = Sessions(bundle, Execution()).predict(model_input[None])[0].maps[index][0]
     drawn = captum_map(twins[index], bundle.members[index], model_input, finding=0)
     assert drawn.shape == served.shape
     assert pearson(drawn, served) >= 0.999
@@ -52,7 +53,7 @@ def test_the_graphs_map_is_captums_at_the_pinned_layer(
 def test_the_layer_is_pinned_for_a_reason(
     bundle: Bundle, twins: list[nn.Module], model_input: npt.NDArray[np.float32]
 ) -> None:
-    served = Sessions(bundle, threads=1).predict(model_input[None])[0].maps[0][0]
+    served = Sessions(bundle, Execution()).predict(model_input[None])[0].maps[0][0]
     before_last_relu = dataclasses.replace(bundle.members[0], captum_layer="net.features.norm5")
     assert pearson(captum_map(twins[0], before_last_relu, model_input, finding=0), served) < 0.999
 

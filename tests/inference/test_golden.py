@@ -11,20 +11,19 @@ import pytest
 
 from imaging_node.domain.errors import BundleError
 from imaging_node.inference.bundle import Bundle, load_bundle
+from imaging_node.inference.execution import Execution
 from imaging_node.inference.golden import synthetic_thorax, verify_golden
+from imaging_node.inference.opening import open_model
 from imaging_node.inference.runtime import Sessions
-from imaging_node.inference.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from imaging_node.inference.batching import Batcher
-
 
 def test_every_golden_case_gets_its_answer_within_the_stated_tolerance(bundle: Bundle) -> None:
     assert len(bundle.golden) >= 3
-    verify_golden(bundle, Sessions(bundle, threads=1))
+    verify_golden(bundle, Sessions(bundle, Execution()))
 
 
 def test_golden_inputs_are_ours_and_can_be_made_again(bundle: Bundle) -> None:
@@ -40,7 +39,6 @@ def test_golden_inputs_are_ours_and_can_be_made_again(bundle: Bundle) -> None:
 def test_another_answer_refuses_the_bundle_and_names_the_case(
     bundle_copy: Path,
     sign_again: Callable[[Path], None],
-    batcher: Batcher,
     key: str,
     value: object,
 ) -> None:
@@ -51,7 +49,7 @@ def test_another_answer_refuses_the_bundle_and_names_the_case(
     path.write_text(json.dumps(metadata))
     sign_again(bundle_copy)
     with pytest.raises(BundleError) as refusal:
-        Scorer(load_bundle(bundle_copy), batcher, threads=1, site_operating_points={})
+        open_model(load_bundle(bundle_copy), Execution(), "auto")
     assert f"bundle {bundle_copy.name}: {case['input']}: golden case failed" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -66,7 +64,7 @@ def test_maps_that_do_not_add_up_to_their_scores_refuse_the_bundle(
     sign_again(bundle_copy)
     damaged = load_bundle(bundle_copy)
     with pytest.raises(BundleError, match="vit completeness"):
-        verify_golden(damaged, Sessions(damaged, threads=1))
+        verify_golden(damaged, Sessions(damaged, Execution()))
 
 
 def test_swapped_networks_refuse_the_bundle(
@@ -76,4 +74,4 @@ def test_swapped_networks_refuse_the_bundle(
     sign_again(bundle_copy)
     damaged = load_bundle(bundle_copy)
     with pytest.raises(BundleError, match="golden case failed"):
-        verify_golden(damaged, Sessions(damaged, threads=1))
+        verify_golden(damaged, Sessions(damaged, Execution()))

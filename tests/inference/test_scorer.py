@@ -22,6 +22,7 @@ from imaging_node.inference.scorer import Scorer
 if TYPE_CHECKING:
     from imaging_node.inference.batching import Batcher
     from imaging_node.inference.bundle import Bundle
+    from imaging_node.inference.opening import OpenedModel
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "chest_radiographs"
 
@@ -89,9 +90,9 @@ def test_a_blank_image_is_refused_before_the_model(scorer: Scorer) -> None:
 
 
 def test_a_closed_scorer_says_try_again(
-    bundle: Bundle, batcher: Batcher, thorax: DecodedImage
+    bundle: Bundle, opened_model: OpenedModel, batcher: Batcher, thorax: DecodedImage
 ) -> None:
-    closed = Scorer(bundle, batcher, threads=1, site_operating_points={})
+    closed = Scorer(bundle, opened_model, batcher, site_operating_points={})
     closed.close()
     closed.close()
     with pytest.raises(TemporaryError):
@@ -99,10 +100,10 @@ def test_a_closed_scorer_says_try_again(
 
 
 def test_an_operating_point_for_an_unknown_finding_refuses_to_start(
-    bundle: Bundle, batcher: Batcher
+    bundle: Bundle, opened_model: OpenedModel, batcher: Batcher
 ) -> None:
     with pytest.raises(SettingsError, match="Fracture"):
-        Scorer(bundle, batcher, threads=1, site_operating_points={"Fracture": 0.5})
+        Scorer(bundle, opened_model, batcher, site_operating_points={"Fracture": 0.5})
 
 
 def test_serving_never_loads_a_training_library() -> None:
