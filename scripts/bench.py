@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 from bench_end_to_end import end_to_end
+from bench_gpu import gpu
 from bench_receive import receive
+from bench_score import score
 from bench_send import send
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -18,6 +20,8 @@ def bench() -> None:
 app.command("receive")(receive)
 app.command("send")(send)
 app.command("end-to-end")(end_to_end)
+app.command("score")(score)
+app.command("gpu")(gpu)
 
 if __name__ == "__main__":
     app()
