@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 from bench_end_to_end import end_to_end
 from bench_gpu import gpu
+from bench_priority import priority
 from bench_receive import receive
+from bench_scale import scale
 from bench_score import score
 from bench_send import send
 
@@ -22,6 +24,8 @@ app.command("send")(send)
 app.command("end-to-end")(end_to_end)
 app.command("score")(score)
 app.command("gpu")(gpu)
+app.command("priority")(priority)
+app.command("scale")(scale)
 
 if __name__ == "__main__":
     app()

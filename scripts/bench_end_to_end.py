@@ -23,19 +23,22 @@ from bench_peers import (
     send_over,
     storescp,
 )
+from pydicom import dcmread
 from role_usage import MIB, RoleMemory, usage_by_role
 
 from imaging_node.demonstration.local_node import LocalNode, free_ports
 from imaging_node.dicom.phantom import DEMO_STUDIES, phantom_dataset
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.result_object import ObjectKind
 from imaging_node.flow.sending import send_files
 from imaging_node.node.wiring import now, open_state
 from imaging_node.settings import PeerSettings
-from imaging_node.store.listings import count_work
+from imaging_node.store.listings import count_work, list_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
 PICTURES = 8
 ASSOCIATIONS = 4
@@ -103,14 +106,21 @@ def end_to_end(
 
 
 @contextmanager
-def node_and_pacs(folder: Path, quiet_period_s: float) -> Iterator[tuple[LocalNode, Path]]:
-    """A node that sends its results to DCMTK's storescp; and the folder of that."""
+def node_and_pacs(
+    folder: Path, quiet_period_s: float, more: Mapping[str, Any] | None = None
+) -> Iterator[tuple[LocalNode, Path]]:
+    """A node that sends its results to DCMTK's storescp; and the folder of that.
+
+    Args:
+        more: Settings beside those.
+    """
     pacs = folder / "pacs"
     with storescp(pacs) as port:
         changes = {
             "study": {"quiet_period_s": quiet_period_s},
             "peers": {"storescp": {"ae_title": "STORESCP", "host": LOOPBACK, "port": port}},
             "destinations": ["storescp"],
+            **(more or {}),
         }
         with LocalNode(folder, changes) as node:
             yield node, pacs
@@ -180,25 +190,42 @@ def await_all(node: LocalNode, ended: int, *, deadline: float) -> None:
 
 
 def idle_waits_s(
-    node: LocalNode, pacs: Path, films: Path, quiet_period_s: float, count: int = 10
+    node: LocalNode,
+    pacs: Path,
+    films: Path,
+    quiet_period_s: float,
+    count: int = 10,
+    *,
+    ae_title: str = "BENCH",
 ) -> list[float]:
     """From the answer to a study's last image to its SR stored, less the quiet period."""
     dicom = node.settings.dicom
     listener = PeerSettings(ae_title=dicom.ae_title, host=LOOPBACK, port=dicom.port)
     waits_s = []
     for path in render(films, count):
-        before = set(pacs.glob("SR*"))
         outcome = send_files(
-            [path], listener, Caller(ae_title="BENCH", timeout_s=60), advance=lambda: None
+            [path], listener, Caller(ae_title=ae_title, timeout_s=60), advance=lambda: None
         )
         sent_at = time.time()
         if outcome.stored != 1:
             raise SystemExit(f"the node refused a film: {outcome.refused}")
-        while not (new := set(pacs.glob("SR*")) - before):
-            time.sleep(0.005)
-        time.sleep(0.3)  # until it is written to its end
-        waits_s.append(new.pop().stat().st_mtime - sent_at - quiet_period_s)
+        study_instance_uid = str(dcmread(path, stop_before_pixels=True).StudyInstanceUID)
+        report = await_report(node, pacs, study_instance_uid)
+        waits_s.append(report.stat().st_mtime - sent_at - quiet_period_s)
     return waits_s
+
+
+def await_report(node: LocalNode, pacs: Path, study_instance_uid: str) -> Path:
+    """The file of a study's SR, once the PACS has it."""
+    database, _, _ = open_state(node.settings)
+    while not (made := list_objects(database, study_instance_uid)):
+        time.sleep(0.02)
+    database.close()
+    uid = next(each.sop_instance_uid for each in made if each.kind is ObjectKind.REPORT)
+    while not (found := list(pacs.glob(f"SR*{uid}"))):
+        time.sleep(0.02)
+    time.sleep(0.1)  # until it is written to its end
+    return found[0]
 
 
 def run_naive(folder: Path, count: int, *, limit_s: float) -> Pass:

@@ -24,16 +24,8 @@ from imaging_node.domain.finding import NotAnalysedReason
 if TYPE_CHECKING:
     from pydicom.uid import UID
 
-_JPEG: Final = frozenset(
-    {
-        JPEGBaseline8Bit,
-        JPEGExtended12Bit,
-        JPEGLossless,
-        JPEGLosslessSV1,
-        JPEGLSLossless,
-        JPEGLSNearLossless,
-    }
-)
+_JPEG_LS: Final = frozenset({JPEGLSLossless, JPEGLSNearLossless})
+_JPEG: Final = _JPEG_LS | {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
 _JPEG_2000: Final = frozenset(
     {
         JPEG2000Lossless,
@@ -48,6 +40,10 @@ _START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0x
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _SIZ: Final = b"\xff\x4f\xff\x51"  # start of codestream, image and tile size: T.800 A.5.1
 _RLE_EXPANSION: Final = 64  # two bytes make 128 at most (PS3.5 G.3.1)
+_RLE_HEADER: Final = struct.Struct("<16L")  # number of segments and their offsets: PS3.5 G.5
+_MOST_TILES: Final = 65535  # T.800 A.4.2: a tile's index has 16 bits
+_END_OF_IMAGE: Final = b"\xff\xd9"
+_LONGEST_PADDING: Final = 8
 
 
 def check_frame(
@@ -56,7 +52,7 @@ def check_frame(
     """Refuse a frame whose own size is not that of the header.
 
     Args:
-        frame: One compressed frame.
+        frame: One compressed frame of one sample per pixel.
         transfer_syntax: How it is compressed.
         rows, columns, bytes_per_pixel: What the header says.
 
@@ -64,11 +60,10 @@ def check_frame(
         Bits per sample of a JPEG or JPEG-LS frame, None for other compressions.
 
     Raises:
-        NotAnalysedError: The sizes differ or cannot be found.
+        NotAnalysedError: The sizes differ or cannot be found, or a decoder would not end.
     """
     if transfer_syntax == RLELossless:
-        if len(frame) * _RLE_EXPANSION < rows * columns * bytes_per_pixel:
-            raise _undecodable("the run lengths cannot fill the image")
+        _check_run_lengths(frame, rows=rows, columns=columns, bytes_per_pixel=bytes_per_pixel)
         return None
     if transfer_syntax in _JPEG:
         precision, *claimed = _jpeg_size(frame)
@@ -76,15 +71,32 @@ def check_frame(
         precision, claimed = None, list(_jpeg_2000_size(frame))
     else:
         return None
-    if claimed != [rows, columns]:
+    if claimed != [rows, columns, 1]:
         raise _undecodable("the compressed frame has another size than the header")
+    if transfer_syntax in _JPEG_LS and _END_OF_IMAGE not in frame[-_LONGEST_PADDING:]:
+        # CharLS looks for the end of such a scan for ever.
+        raise _undecodable("the compressed frame is cut off")
     return precision
 
 
-def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
-    """Precision, rows and columns of the first start of frame."""
+def _check_run_lengths(frame: bytes, *, rows: int, columns: int, bytes_per_pixel: int) -> None:
+    if len(frame) * _RLE_EXPANSION < rows * columns * bytes_per_pixel:
+        raise _undecodable("the run lengths cannot fill the image")
+    if len(frame) < _RLE_HEADER.size:
+        raise _undecodable("the compressed frame has no header")
+    segments, *offsets = _RLE_HEADER.unpack_from(frame)
+    # PS3.5 G.2: a segment for each byte of a sample.
+    if segments != bytes_per_pixel or segments > len(offsets):
+        raise _undecodable("the compressed frame has another size than the header")
+    bounds = [_RLE_HEADER.size, *offsets[:segments], len(frame)]
+    if bounds != sorted(bounds):
+        raise _undecodable("the run lengths lie outside the frame")
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int, int, int]:
+    """Precision, rows, columns and components of the first start of frame."""
     position = 2
-    while position + 9 <= len(frame):
+    while position + 10 <= len(frame):
         if frame[position] != 0xFF:  # noqa: PLR2004 - every marker begins so
             break
         marker = frame[position + 1]
@@ -93,19 +105,27 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
         elif marker in _WITHOUT_LENGTH:
             position += 2
         elif marker in _START_OF_FRAME:
-            precision, rows, columns = struct.unpack_from(">BHH", frame, position + 4)
-            return precision, rows, columns
+            precision, rows, columns, components = struct.unpack_from(">BHHB", frame, position + 4)
+            return precision, rows, columns, components
         else:
             position += 2 + struct.unpack_from(">H", frame, position + 2)[0]
     raise _undecodable("the compressed frame has no header")
 
 
-def _jpeg_2000_size(frame: bytes) -> tuple[int, int]:
+def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
+    """Rows, columns and components of the image and tile size: T.800 A.5.1."""
     start = frame.find(_SIZ)
-    if start < 0 or start + 24 > len(frame):
+    if start < 0 or start + 42 > len(frame):
         raise _undecodable("the compressed frame has no header")
-    right, bottom, left, top = struct.unpack_from(">4L", frame, start + 8)
-    return bottom - top, right - left
+    right, bottom, left, top, width, height, tile_left, tile_top, components = struct.unpack_from(
+        ">8LH", frame, start + 8
+    )
+    if width == 0 or height == 0:
+        raise _undecodable("the compressed frame has empty tiles")
+    tiles = -(-(right - tile_left) // width) * -(-(bottom - tile_top) // height)
+    if not 0 < tiles <= _MOST_TILES:
+        raise _undecodable("the compressed frame has too many tiles")
+    return bottom - top, right - left, components
 
 
 def _undecodable(detail: str) -> NotAnalysedError:

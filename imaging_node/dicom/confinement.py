@@ -120,11 +120,16 @@ def limit(kind: int, soft: int) -> None:
     resource.setrlimit(kind, (bounded, hard))
 
 
-def write_nothing() -> None:
-    """No core file, which would hold pixels; no bytes to any file; no output."""
+def confine() -> None:
+    """Refuse system calls, and let nothing be written: no file, no output, no core of pixels.
+
+    Raises:
+        OSError: As `refuse_system_calls`; standard error is still there to say so.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    refuse_system_calls()
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_FSIZE, 0)
-    nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(nowhere, descriptor)
     os.close(nowhere)

@@ -24,6 +24,7 @@ DECODES_PER_PROCESS: Final = 500
 KEPT_MEMORY_BYTES: Final = 256 * 2**20
 """A process that holds more than this above its start is replaced."""
 
+_START_LIMIT_S: Final = 10.0
 _FLOAT_BYTES: Final = 4
 _LONGEST_SIDE: Final = 65535  # Rows and Columns are US: PS3.3 C.7.6.3
 _LONGEST_DETAIL: Final = 200
@@ -56,6 +57,9 @@ class Decoder:
 
     A memory goes to no other decoder, so that one that was taken over by a hostile image could
     spoil its own images and none of another's.
+
+    Raises:
+        TemporaryError: The process did not start, or not confined.
     """
 
     def __init__(self, server: ForkServer, *, frame_limit_samples: int) -> None:
@@ -63,13 +67,19 @@ class Decoder:
         self._frame_limit_samples = frame_limit_samples
         self._spare: deque[SharedPixels] = deque()
         self._decodes = 0
-        self._started_rss_bytes: int | None = None
         self._rss_bytes = 0
+        try:
+            self._receive(time.monotonic() + _START_LIMIT_S)
+        except DecoderEndedError as error:
+            # It has seen no file, so none is to blame.
+            self.kill()
+            raise TemporaryError("A decoder process did not start; see the log") from error
+        self._started_rss_bytes = self._rss_bytes
 
     @property
     def is_worn(self) -> bool:
         """True when the process should be replaced so that its memory returns."""
-        grown = self._rss_bytes - (self._started_rss_bytes or 0)
+        grown = self._rss_bytes - self._started_rss_bytes
         return self._decodes >= DECODES_PER_PROCESS or grown > KEPT_MEMORY_BYTES
 
     def decode(self, request: Request, *, deadline: float) -> tuple[FloatImage, float]:
@@ -143,8 +153,6 @@ class Decoder:
             raise DecoderEndedError
         if "rss" in message:
             self._rss_bytes = _whole(message, "rss", least=0, most=2**62)
-            if self._started_rss_bytes is None:
-                self._started_rss_bytes = self._rss_bytes
         if "reason" in message:
             raise _refusal(message)
         return message

@@ -36,7 +36,7 @@ _CPU_MARGIN_S: Final = 2
 def serve(
     link: socket.socket, *, parent_pid: int, memory_limit_bytes: int, budget: DecodingBudget
 ) -> None:
-    """Answer decode requests until the other end of `link` closes.
+    """Say that it is ready, then answer decode requests until the other end of `link` closes.
 
     Raises:
         OSError: The kernel takes no system-call filter.
@@ -44,8 +44,8 @@ def serve(
     setproctitle(PROCESS_TITLE)
     confinement.end_with(parent_pid)
     process = _Process(memory_limit_bytes)
-    confinement.write_nothing()
-    confinement.refuse_system_calls()
+    confinement.confine()
+    link.send(json.dumps({"rss": process.rss_bytes()}).encode())
     while message := link.recv(MESSAGE_BYTES):
         request = json.loads(message)
         process.prepare(request["cpu_s"])

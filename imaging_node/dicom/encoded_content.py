@@ -6,7 +6,7 @@ its own values, in the same order; nothing is searched for or replaced in bytes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydicom.sr.codedict import codes
 
@@ -52,7 +52,23 @@ if TYPE_CHECKING:
     from imaging_node.domain.finding import FindingScore, StudyResult
     from imaging_node.domain.result_object import NodeIdentity, ResultContext, ResultObject
 
-_MOST_COUNTED = 3
+# Looked up once: a report names each of them for every finding.
+_TRACKING_IDENTIFIER: Final = codes.DCM.TrackingIdentifier
+_TRACKING_UID: Final = codes.DCM.TrackingUniqueIdentifier
+_FINDING: Final = codes.DCM.Finding
+_FINDING_SITE: Final = codes.SCT.FindingSite
+_PROBABILITY: Final = codes.DCM.Probability
+_COMMENT: Final = codes.DCM.Comment
+_VISUAL_EXPLANATION: Final = codes.DCM.VisualExplanation
+_MEASUREMENT_GROUP: Final = codes.DCM.MeasurementGroup
+_ALGORITHM_PARAMETERS: Final = codes.DCM.AlgorithmParameters
+_SOURCE_OF_MEASUREMENT: Final = codes.DCM.SourceOfMeasurement
+_STANDARD_DEVIATION: Final = code_item(
+    HAS_CONCEPT_MODIFIER, codes.DCM.Derivation, codes.SCT.StandardDeviation
+)
+
+# Trees of more images than this differ in nothing but their number.
+_MOST_COUNTED: Final = 3
 
 
 def content_shape(
@@ -177,7 +193,7 @@ def _status_group(
                 for code in quality_findings(result)
             ),
             *_source_images(sources),
-            text_item(CONTAINS, codes.DCM.Comment, status_comment(result)),
+            text_item(CONTAINS, _COMMENT, status_comment(result)),
         ]
     )
 
@@ -192,46 +208,43 @@ def _finding_group(
     items = [*_tracking(images, score.label, coded.concept.meaning)]
     if score.is_present:
         # Viewers list (121071, DCM, "Finding") as something found: never for an absent one.
-        items.append(code_item(CONTAINS, codes.DCM.Finding, coded.concept))
-    items.append(code_item(HAS_CONCEPT_MODIFIER, codes.SCT.FindingSite, coded.site))
+        items.append(code_item(CONTAINS, _FINDING, coded.concept))
+    items.append(code_item(HAS_CONCEPT_MODIFIER, _FINDING_SITE, coded.site))
     items.extend(algorithm)
     items.extend(_measurements(score))
     items.append(code_item(CONTAINS, coded.concept, PRESENCE[score.presence]))
     items.extend(_source_images(images))
     comment = finding_comment(score)
     if comment:
-        items.append(text_item(CONTAINS, codes.DCM.Comment, comment))
+        items.append(text_item(CONTAINS, _COMMENT, comment))
     if picture is not None:
         items.append(
-            image_item(codes.DCM.VisualExplanation, picture.sop_class_uid, picture.sop_instance_uid)
+            image_item(_VISUAL_EXPLANATION, picture.sop_class_uid, picture.sop_instance_uid)
         )
     return _group(items)
 
 
 def _group(items: Iterable[bytes]) -> bytes:
     """TID 1501."""
-    return container(codes.DCM.MeasurementGroup, items, template="1501")
+    return container(_MEASUREMENT_GROUP, items, template="1501")
 
 
 def _tracking(sources: Sequence[SourceHeader], topic: str, identifier: str) -> tuple[bytes, bytes]:
     uid = tracking_uid(sources[0].study_instance_uid, topic)
     return (
-        text_item(HAS_OBSERVATION_CONTEXT, codes.DCM.TrackingIdentifier, identifier),
-        uid_item(HAS_OBSERVATION_CONTEXT, codes.DCM.TrackingUniqueIdentifier, uid),
+        text_item(HAS_OBSERVATION_CONTEXT, _TRACKING_IDENTIFIER, identifier),
+        uid_item(HAS_OBSERVATION_CONTEXT, _TRACKING_UID, uid),
     )
 
 
 def _measurements(score: FindingScore) -> list[bytes]:
     if score.probability is None:
         return []
-    items = [number_item(CONTAINS, codes.DCM.Probability, rounded(score.probability), NO_UNITS)]
+    items = [number_item(CONTAINS, _PROBABILITY, rounded(score.probability), NO_UNITS)]
     if score.spread is not None:
-        derivation = code_item(
-            HAS_CONCEPT_MODIFIER, codes.DCM.Derivation, codes.SCT.StandardDeviation
-        )
         items.append(
             number_item(
-                CONTAINS, codes.DCM.Probability, rounded(score.spread), NO_UNITS, [derivation]
+                CONTAINS, _PROBABILITY, rounded(score.spread), NO_UNITS, [_STANDARD_DEVIATION]
             )
         )
     return items
@@ -250,11 +263,11 @@ def _identification(result: StudyResult) -> list[bytes]:
 
 
 def _parameter(text: str) -> bytes:
-    return text_item(HAS_CONCEPT_MODIFIER, codes.DCM.AlgorithmParameters, text)
+    return text_item(HAS_CONCEPT_MODIFIER, _ALGORITHM_PARAMETERS, text)
 
 
 def _source_images(sources: Sequence[SourceHeader]) -> list[bytes]:
     return [
-        image_item(codes.DCM.SourceOfMeasurement, each.sop_class_uid, each.sop_instance_uid)
+        image_item(_SOURCE_OF_MEASUREMENT, each.sop_class_uid, each.sop_instance_uid)
         for each in sources
     ]

@@ -35,6 +35,7 @@ _SHORT_LENGTH_LIMIT: Final = 0xFFFF
 # Bytes of one value, for the numbers whose byte order differs between transfer syntaxes.
 _NUMBER_WIDTH: Final = {"US": 2, "SS": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}
 _ITEM: Final = struct.Struct("<HHL")
+_PIXEL_DATA: Final = struct.Struct("<HH2sHL")
 
 # Errors of pydicom on values that are not what their VR says.
 PARSE_ERRORS: Final = (
@@ -112,13 +113,18 @@ def encoded_elements(dataset: Dataset) -> dict[int, bytes]:
 
 
 def encode_file(
-    elements: Mapping[int, bytes], *, sop_class_uid: str, sop_instance_uid: str
+    elements: Mapping[int, bytes],
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    samples: bytes | memoryview = b"",
 ) -> bytes:
     """Part 10 file (PS3.10 7.1) with a preamble of zeros.
 
     Args:
         elements: Encoded elements of the dataset by tag.
         sop_class_uid, sop_instance_uid: Of the dataset.
+        samples: Pixel Data of 8 bits, which no element has a higher tag than; copied once.
     """
     meta = b"".join(
         RawElement(tag, vr, value).encoded()
@@ -132,8 +138,12 @@ def encode_file(
         )
     )
     length = RawElement(0x00020000, "UL", len(meta).to_bytes(4, "little")).encoded()
-    ordered = (elements[tag] for tag in sorted(elements))
-    return b"".join((b"\0" * 128, b"DICM", length, meta, *ordered))
+    pieces = [b"\0" * 128, b"DICM", length, meta, *(elements[tag] for tag in sorted(elements))]
+    if samples:
+        padding = b"\0" * (len(samples) % 2)
+        pieces += [_PIXEL_DATA.pack(0x7FE0, 0x0010, b"OB", 0, len(samples) + len(padding))]
+        return b"".join((*pieces, samples, padding))
+    return b"".join(pieces)
 
 
 def _item(body: bytes) -> bytes:

@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import socket
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from pydicom.pixels.decoders.base import get_decoder
@@ -77,7 +78,7 @@ def main(
 def _become_decoder(
     link: int, *, parent_pid: int, memory_limit_bytes: int, budget: DecodingBudget
 ) -> None:
-    """Never returns, whatever happens."""
+    """Never return, whatever happens; what is printed goes nowhere once an image can be seen."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         serve(
@@ -86,5 +87,7 @@ def _become_decoder(
             memory_limit_bytes=memory_limit_bytes,
             budget=budget,
         )
+    except BaseException:  # noqa: BLE001 - the top of the process, and codecs panic with any kind
+        traceback.print_exc()
     finally:
         os._exit(1)

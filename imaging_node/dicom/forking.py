@@ -66,22 +66,22 @@ class ForkServer:
     def __init__(self, *, memory_limit_bytes: int, budget: DecodingBudget) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._asking = threading.Lock()
+        # Libraries that start threads of their own when imported would not survive a fork.
+        alone = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         code = (
-            f"import json, sys; sys.path.insert(0, {str(_PACKAGE_PARENT)!r})\n"
+            f"import json, os, sys; os.environ.update({alone!r})\n"
+            f"sys.path.insert(0, {str(_PACKAGE_PARENT)!r})\n"
             "from imaging_node.dicom.fork_server import main\n"
             f"main(parent_pid={os.getpid()}, control={theirs.fileno()},"
             f" memory_limit_bytes={memory_limit_bytes},"
             f" budget=json.loads({json.dumps(asdict(budget))!r}))"
         )
-        # Libraries that start threads of their own when imported would not survive a fork.
-        alone = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **alone},
             )
         self._is_ready = False
 

@@ -165,13 +165,17 @@ def _native(
     begin, end = image.pixel_begin, image.size_bytes
     if image.pixel_length != UNDEFINED_LENGTH:
         end = min(end, begin + image.pixel_length)
-    length = (rows * columns * allocated + 7) // 8
-    if frames > 1 and rows * columns * allocated % 8:
-        raise NotImplementedError("frames that share a byte")  # PS3.5 8.1.1, one bit a pixel
-    begin += index * length
-    if begin + length > end:
+    first_bit = index * rows * columns * allocated
+    last_bit = first_bit + rows * columns * allocated
+    begin, end_of_frame = begin + first_bit // 8, begin + (last_bit + 7) // 8
+    if end_of_frame > end:
         raise ValueError("the pixel data is too short")
-    piece = image.piece(begin, length)
+    piece = image.piece(begin, end_of_frame - begin)
+    if allocated == 1 and frames > 1:
+        # Frames of single bits follow each other without a gap, least significant bit first
+        # (PS3.5 8.1.1 and D.2).
+        bits_of_bytes = np.unpackbits(np.frombuffer(piece, np.uint8), bitorder="little")
+        return bits_of_bytes[first_bit % 8 :][: rows * columns].reshape(rows, columns), None
     is_swapped = transfer_syntax == ExplicitVRBigEndian and allocated == _WHOLE_BYTES[0]
     if image.pixel_keyword != "PixelData" or allocated not in _WHOLE_BYTES or is_swapped:
         vr = image.pixel_vr or ("OB" if allocated <= _WHOLE_BYTES[0] else "OW")

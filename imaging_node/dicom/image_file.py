@@ -50,6 +50,7 @@ _KEYWORDS: Final = (
 )  # fmt: skip
 _FRAME_KEYWORDS: Final = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _META_BEGIN, _META_LENGTH_END, _LONGEST_META_BYTES = 132, 144, 65536
+_USUAL_HEADER_BYTES: Final = 2**20
 _GROUP_LENGTH: Final = b"\x02\0\0\0UL\x04\0"
 _TRANSFER_SYNTAX: Final = b"\x02\0\x10\0UI"
 
@@ -133,34 +134,40 @@ def open_image(
 
 def _require_within(budget: DecodingBudget, file: BinaryIO, size_bytes: int) -> None:
     """Walk over the header by lengths alone before a parser builds anything of it."""
+    if isinstance(file, BytesIO) and size_bytes > budget.inflated_bytes:
+        raise _over_budget("the deflated dataset becomes too large")
     head = file.read(_LONGEST_META_BYTES)
     file.seek(0)
     begin, transfer_syntax_uid = _dataset_begin(head)
+    # The second only for the few headers that are that long.
+    for length in (min(_USUAL_HEADER_BYTES, budget.header_bytes), budget.header_bytes):
+        try:
+            scan_header(
+                _beginning(file, head, min(length, size_bytes)),
+                transfer_syntax_uid,
+                (),
+                begin=begin,
+                most_elements=budget.elements,
+                most_nesting=budget.nesting,
+            )
+        except HeaderBudgetError as error:
+            raise _over_budget("the header has too many elements, or is nested too deep") from error
+        except TruncatedHeaderError as error:
+            if budget.header_bytes <= length < size_bytes:
+                raise _over_budget("the header is too long") from error
+        except RejectedInstanceError:
+            return  # odd, as old files are: pydicom may still understand it, within the limits
+        else:
+            return
+
+
+def _beginning(file: BinaryIO, head: bytes, length: int) -> bytes | mmap.mmap:
+    """The first bytes of a file; mapped, not read, if they are many."""
+    if length <= len(head):
+        return head[:length]
     if isinstance(file, BytesIO):
-        if size_bytes > budget.inflated_bytes:
-            raise _over_budget("the deflated dataset becomes too large")
-        content: bytes | mmap.mmap = file.getvalue()[: budget.header_bytes]
-    elif size_bytes <= len(head):
-        content = head
-    else:
-        length = min(size_bytes, budget.header_bytes)
-        content = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
-    try:
-        scan_header(
-            content,
-            transfer_syntax_uid,
-            (),
-            begin=begin,
-            most_elements=budget.elements,
-            most_nesting=budget.nesting,
-        )
-    except HeaderBudgetError as error:
-        raise _over_budget("the header has too many elements, or is nested too deep") from error
-    except TruncatedHeaderError as error:
-        if size_bytes > budget.header_bytes:
-            raise _over_budget("the header is too long") from error
-    except RejectedInstanceError:
-        pass  # odd, as old files are: pydicom may still understand it, within the limits
+        return file.getvalue()[:length]
+    return mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
 
 
 def _dataset_begin(head: bytes) -> tuple[int, str]:

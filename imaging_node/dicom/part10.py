@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pydicom.dataset import FileDataset
+    from pydicom.tag import BaseTag
 
 _PREAMBLE_BYTES: Final = 132
 _GROUP_LENGTH_BYTES: Final = 12
@@ -28,9 +29,9 @@ def read_part10(
     *,
     inflated_limit_bytes: int,
     stop_before_pixels: bool,
-    keywords: Sequence[str] | None = None,
+    only: Sequence[BaseTag] | None = None,
 ) -> FileDataset:
-    """Dataset of a file; only `keywords` if given.
+    """Dataset of a file; `only` some elements of it if given.
 
     A deflated dataset (PS3.5 A.5) is cut off at `inflated_limit_bytes`, so that what lies
     beyond is missing or too short.
@@ -40,7 +41,7 @@ def read_part10(
         zlib.error: The deflated stream is damaged.
         Exception of `encoding.PARSE_ERRORS`: Elements cannot be told apart.
     """
-    tags = list(keywords) if keywords is not None else None
+    tags = list(only) if only is not None else None
     with open_plain(path, inflated_limit_bytes=inflated_limit_bytes) as file:
         return dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
 

@@ -152,8 +152,18 @@ def encode_result(
     elements: Mapping[int, bytes],
     source: SourceHeader,
     result: StudyResult,
+    *,
+    samples: bytes | memoryview = b"",
 ) -> ResultObject:
-    """Finished object: `elements` with the source's identity, and who contributed, as bytes."""
+    """Finished object: `elements` with the source's identity, and who contributed, as bytes.
+
+    Args:
+        name: UIDs and kind of the object.
+        elements: Encoded elements by tag, all but identity and Contributing Equipment.
+        source: Image that gives identity and acquisition equipment.
+        result: Answer that the object tells.
+        samples: Pixel Data of 8 bits, empty for an object without.
+    """
     is_report = name.kind is not ObjectKind.CAPTURE
     equipment = _contributing_equipment(source, result, made_with_highdicom=is_report)
     # Identity last: nothing of ours may stand where the source says who the patient is.
@@ -169,6 +179,7 @@ def encode_result(
             {**elements, **by_tag(carried)},
             sop_class_uid=name.sop_class_uid,
             sop_instance_uid=name.sop_instance_uid,
+            samples=samples,
         ),
     )
 

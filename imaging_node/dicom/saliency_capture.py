@@ -51,7 +51,6 @@ _LOSSY: Final = frozenset(
 )
 _SHORT_TEXT: Final = 1024  # ST
 _ICC_PROFILE: Final = 0x00282000
-_PIXEL_DATA: Final = 0x7FE00010
 _DIGEST_CHARACTERS: Final = 12
 _LABELS_PER_REVISION: Final = 100
 _NOT_AN_OUTLINE: Final = (
@@ -143,7 +142,7 @@ def build_capture(
         *_lossy(source),
         *_pixels(picture),
     ]
-    return encode_result(name, by_tag(elements), source, result)
+    return encode_result(name, by_tag(elements), source, result, samples=picture.data.cast("B"))
 
 
 def capture_png(payload: bytes) -> bytes:
@@ -233,5 +232,4 @@ def _pixels(picture: Picture) -> list[RawElement]:
         element("HighBit", 7),
         RawElement(_ICC_PROFILE, "OB", SRGB_PROFILE),
         element("ColorSpace", "SRGB"),
-        RawElement(_PIXEL_DATA, "OB", picture.tobytes()),
     ]

@@ -20,6 +20,8 @@ MAXIMUM_ALPHA: Final = 0.55
 LOWEST_SHOWN: Final = 0.15
 
 _STEPS: Final = 256
+_SLOPE: Final = (_STEPS - 1) / (1 - LOWEST_SHOWN)
+_FLOOR: Final = 1000.0
 # Blue over red to yellow, lightness rising all the way: readable without red-green vision.
 _STOPS: Final = np.array(
     [(13, 8, 135), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)], np.float64
@@ -70,18 +72,24 @@ def overlay(
         Opacity at most `MAXIMUM_ALPHA`, nothing below `LOWEST_SHOWN` of `peak`.
     """
     # Rounds, and cuts off at 0 and 255. Grey levels first: they are resized faster.
-    levels = np.asarray(cv2.convertScaleAbs(np.ascontiguousarray(p_values), alpha=255), np.uint8)
-    grey = resized(levels, width, height)
+    levels = cv2.convertScaleAbs(np.ascontiguousarray(p_values), alpha=255)
+    grey = resized(np.asarray(levels, np.uint8), width, height)
+    picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
     if not peak > 0:
-        return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
-    drawn = resized(np.ascontiguousarray(evidence, np.float32), width, height)
-    slope = (_STEPS - 1) / (1 - LOWEST_SHOWN)
-    strength = cv2.addWeighted(
-        drawn, slope / peak, drawn, 0, -slope * LOWEST_SHOWN, dtype=cv2.CV_8U
-    )
-    left = cv2.multiply(grey, cv2.LUT(strength, _GREY_LEFT), scale=1 / 255)
-    picture = cv2.add(cv2.cvtColor(left, cv2.COLOR_GRAY2RGB), cv2.applyColorMap(strength, _TINT))
-    return np.asarray(picture, np.uint8)
+        return picture
+    # Double precision and a floor, so that no faint map can overflow.
+    relative = np.clip(evidence.astype(np.float64) / peak, -_FLOOR, 1).astype(np.float32)
+    drawn = resized(relative, width, height)
+    strength = cv2.addWeighted(drawn, _SLOPE, drawn, 0, -_SLOPE * LOWEST_SHOWN, dtype=cv2.CV_8U)
+    # Colour only where there is some: most of a picture stays as it is.
+    x, y, columns, rows = cv2.boundingRect(strength)
+    if not rows:
+        return picture
+    part = np.s_[y : y + rows, x : x + columns]
+    left = cv2.multiply(grey[part], cv2.LUT(strength[part], _GREY_LEFT), scale=1 / 255)
+    tint = cv2.applyColorMap(strength[part], _TINT)
+    picture[part] = cv2.add(cv2.cvtColor(left, cv2.COLOR_GRAY2RGB), tint)
+    return picture
 
 
 def resized(values: npt.NDArray[Number], width: int, height: int) -> npt.NDArray[Number]:

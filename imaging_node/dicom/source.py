@@ -7,7 +7,7 @@ result files into the study that the image came with.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
@@ -17,6 +17,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
 from imaging_node.dicom.encoding import PARSE_ERRORS, RawElement, raw_element
 from imaging_node.dicom.part10 import read_part10
@@ -38,6 +39,21 @@ config.settings.reading_validation_mode = config.IGNORE
 config.settings.writing_validation_mode = config.IGNORE
 
 _INFLATED_HEADER_BYTES: Final = 32 * 2**20
+
+
+def _by_tag(keywords: Iterable[str]) -> dict[int, str]:
+    return {tag_for_keyword(keyword) or 0: keyword for keyword in keywords}
+
+
+_IDENTITY: Final = _by_tag(IDENTITY_KEYWORDS)
+_REQUEST_AND_EQUIPMENT: Final = _by_tag((*REQUEST_KEYWORDS, *EQUIPMENT_KEYWORDS))
+_CLEAN: Final = frozenset(_by_tag(CLEAN_KEYWORDS))
+_NAMES: Final = _by_tag(("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"))
+_WANTED: Final = [Tag(tag) for tag in {*_IDENTITY, *_REQUEST_AND_EQUIPMENT, *_NAMES, *_CLEAN}]
+_ABSENT: Final = {
+    keyword: RawElement(tag_for_keyword(keyword) or 0, vr, b"")
+    for keyword, vr in TYPE_2_KEYWORDS.items()
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +134,7 @@ def read_source(path: Path) -> SourceHeader:
         raise IdentityHeldError(
             "The header of a received file cannot be read; an administrator must look at it"
         ) from error
-    identity = _carried(dataset, IDENTITY_KEYWORDS)
-    for keyword, vr in TYPE_2_KEYWORDS.items():
-        tag = tag_for_keyword(keyword)
-        assert tag is not None
-        identity.setdefault(keyword, RawElement(tag, vr, b""))
+    identity = {**_ABSENT, **_carried(dataset, _IDENTITY)}
     _refuse_several_patients(identity)
     return SourceHeader(
         study_instance_uid=_uid(dataset, "StudyInstanceUID"),
@@ -131,32 +143,29 @@ def read_source(path: Path) -> SourceHeader:
         sop_class_uid=_uid(dataset, "SOPClassUID"),
         transfer_syntax_uid=str(dataset.file_meta.get("TransferSyntaxUID", "")),
         identity=identity,
-        carried=_carried(dataset, (*REQUEST_KEYWORDS, *EQUIPMENT_KEYWORDS)),
+        carried=_carried(dataset, _REQUEST_AND_EQUIPMENT),
         clean=_clean(dataset),
     )
 
 
 def _read(path: Path) -> Dataset:
-    wanted = [
-        *IDENTITY_KEYWORDS,
-        *REQUEST_KEYWORDS,
-        *EQUIPMENT_KEYWORDS,
-        *CLEAN_KEYWORDS,
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "SeriesInstanceUID",
-    ]
     return read_part10(
         path,
         inflated_limit_bytes=_INFLATED_HEADER_BYTES,
         stop_before_pixels=True,
-        keywords=wanted,
+        only=_WANTED,
     )
 
 
-def _carried(dataset: Dataset, keywords: tuple[str, ...]) -> dict[str, RawElement]:
-    elements = ((keyword, raw_element(dataset, keyword)) for keyword in keywords)
-    return {keyword: element for keyword, element in elements if element is not None}
+def _carried(dataset: Dataset, keywords: Mapping[int, str]) -> dict[str, RawElement]:
+    """Elements that are there, by keyword; looked for from the dataset, which has few of them."""
+    carried = {}
+    for tag in dataset.keys():  # noqa: SIM118 - pydicom's iter() yields elements
+        keyword = keywords.get(tag)
+        element = raw_element(dataset, keyword) if keyword is not None else None
+        if keyword is not None and element is not None:
+            carried[keyword] = element
+    return carried
 
 
 def _uid(dataset: Dataset, keyword: str) -> str:
@@ -190,13 +199,14 @@ def _refuse_several_patients(identity: Mapping[str, RawElement]) -> None:
 
 def _clean(dataset: Dataset) -> Dataset:
     clean = Dataset()
-    for keyword in CLEAN_KEYWORDS:
+    for tag in list(dataset.keys()):
+        if tag not in _CLEAN:
+            continue
         try:
-            if keyword in dataset:
-                clean.add(dataset[keyword])
-                str(clean[keyword].value)  # pydicom decodes numbers and items late
+            clean.add(dataset[tag])
+            str(clean[tag].value)  # pydicom decodes numbers and items late
         except PARSE_ERRORS:
-            clean.pop(keyword, None)
+            clean.pop(tag, None)
     return clean
 
 
