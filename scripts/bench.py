@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 from bench_end_to_end import end_to_end
+from bench_objects import objects
 from bench_priority import priority
 from bench_receive import receive
 from bench_scale import scale
@@ -20,6 +21,7 @@ def bench() -> None:
 app.command("receive")(receive)
 app.command("send")(send)
 app.command("end-to-end")(end_to_end)
+app.command("objects")(objects)
 app.command("priority")(priority)
 app.command("scale")(scale)
 
