@@ -66,6 +66,9 @@ def _runtime() -> Iterator[Observation]:
         return
     yield Observation(what="model runtime", found=installed[0])
     yield Observation(what="execution providers", found=", ".join(execution_providers()))
+    openvino = _version("openvino")
+    if openvino is not None:
+        yield Observation(what="OpenVINO", found=openvino)
 
 
 def _codecs() -> Iterator[Observation]:
