@@ -31,7 +31,9 @@ from imaging_node.telemetry import Counters, Event, Metric, Pseudonyms, log
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PARCELS_AT_A_TIME = 16
+PARCELS_AT_A_TIME = 16
+"""Objects that share an association."""
+
 # Long enough for a slow peer to take all parcels of one claim; a dead worker's parcels are
 # released at the next start, not by this.
 _LEASE = timedelta(minutes=10)
@@ -98,7 +100,7 @@ def deliver_due(destination: str, peer: PeerSettings, room: DeliveryRoom) -> int
         worker=room.worker,
         now=room.clock(),
         lease=_LEASE,
-        limit=_PARCELS_AT_A_TIME,
+        limit=PARCELS_AT_A_TIME,
     )
     if not parcels:
         return 0

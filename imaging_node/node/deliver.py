@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.retrying import BackOff
-from imaging_node.flow.delivery import DeliveryRoom, deliver_due
+from imaging_node.flow.delivery import PARCELS_AT_A_TIME, DeliveryRoom, deliver_due
 from imaging_node.flow.reporting import report_due
 from imaging_node.node.audit_shipping import AuditShipper
 from imaging_node.node.certificates import require_valid_certificates, warn_of_expiry
@@ -118,5 +118,6 @@ def _serve_peer(name: str, settings: Settings, room: DeliveryRoom, role: Role) -
                 error=type(error).__name__,
                 where=place_of(error.__traceback__),
             )
-        if not tried:
+        if tried < PARCELS_AT_A_TIME:
+            # Also after some were sent: what comes meanwhile shares the next association.
             role.stopping.wait(_IDLE_S)
