@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 from bench_end_to_end import end_to_end
 from bench_gpu import gpu
+from bench_objects import objects
 from bench_priority import priority
 from bench_receive import receive
 from bench_scale import scale
@@ -24,6 +25,7 @@ app.command("send")(send)
 app.command("end-to-end")(end_to_end)
 app.command("score")(score)
 app.command("gpu")(gpu)
+app.command("objects")(objects)
 app.command("priority")(priority)
 app.command("scale")(scale)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-_START_LIMIT_S = 10.0
+_START_LIMIT_S = 60.0
 _POLL_S = 0.05
 
 

@@ -30,6 +30,9 @@ _LONGEST_SIDE: Final = 65535  # Rows and Columns are US: PS3.3 C.7.6.3
 _LONGEST_DETAIL: Final = 200
 _LARGEST_ASPECT: Final = 10.0
 _SPARE_MEMORIES: Final = 2
+_MOST_LENT: Final = 8
+"""Images of one decoder that may be looked at in its memories; each takes two descriptors."""
+_LEAST_WAIT_S: Final = 0.001  # a timeout of 0 would mean not to wait but to fail
 _LARGEST_SPARE_BYTES: Final = 64 * 2**20
 
 
@@ -66,6 +69,7 @@ class Decoder:
         self.process, self._link = server.fork()
         self._frame_limit_samples = frame_limit_samples
         self._spare: deque[SharedPixels] = deque()
+        self._lent: set[SharedPixels] = set()
         self._decodes = 0
         self._rss_bytes = 0
         try:
@@ -103,12 +107,14 @@ class Decoder:
         except OSError as error:
             raise DecoderEndedError from error
         aspect = self._receive(deadline).get("aspect")
+        self._lent.add(memory)
         pixels = memory.image(rows, columns, release=self._keep)
         is_sound = isinstance(aspect, float) and 0 < aspect <= _LARGEST_ASPECT
         if not is_sound or not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails
             raise DecoderEndedError
         assert isinstance(aspect, float)
-        return pixels, aspect
+        # A series that is held as a whole must not take the node's last descriptor.
+        return (pixels.copy() if len(self._lent) > _MOST_LENT else pixels), aspect
 
     def count_frames(self, request: Request, *, deadline: float) -> int:
         """How many frames a file says it holds.
@@ -137,7 +143,7 @@ class Decoder:
             "cpu_s": max(0.0, deadline - time.monotonic()),
         }
         try:
-            self._link.settimeout(None)
+            self._link.settimeout(max(_LEAST_WAIT_S, deadline - time.monotonic()))
             self._link.send(json.dumps(message).encode())
         except OSError as error:
             raise DecoderEndedError from error
@@ -145,7 +151,7 @@ class Decoder:
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         try:
-            self._link.settimeout(max(0.001, deadline - time.monotonic()))
+            self._link.settimeout(max(_LEAST_WAIT_S, deadline - time.monotonic()))
             message = json.loads(self._link.recv(MESSAGE_BYTES))
         except (OSError, ValueError, RecursionError) as error:
             raise DecoderEndedError from error
@@ -169,6 +175,7 @@ class Decoder:
 
     def _keep(self, memory: SharedPixels) -> None:
         """Use a memory again, as soon as no array looks at it any more."""
+        self._lent.discard(memory)
         if len(self._spare) < _SPARE_MEMORIES and memory.size_bytes <= _LARGEST_SPARE_BYTES:
             self._spare.append(memory)
 

@@ -7,6 +7,7 @@ is not legal. A `RawElement` keeps the bytes of the source instead.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -187,11 +188,16 @@ def _raw_item(item: Dataset, depth: int) -> bytes:
 
 def _value_representation(tag: int, stated: str | None) -> str | None:
     """VR of the dictionary, because what a source states may be UN, absent or wrong."""
-    try:
-        vr = str(dictionary_VR(tag))
-    except KeyError:
-        vr = stated or ""
+    vr = _dictionary_vr(tag) or stated or ""
     return vr if len(vr) == 2 else None  # noqa: PLR2004 - ambiguous ones are longer
+
+
+@lru_cache(maxsize=4096)
+def _dictionary_vr(tag: int) -> str:
+    try:
+        return str(dictionary_VR(tag))
+    except KeyError:
+        return ""
 
 
 def _swapped(value: bytes, width: int) -> bytes:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import struct
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
 
 from imaging_node.dicom.encoding import PARSE_ERRORS
+from imaging_node.dicom.image_file import UNDEFINED_LENGTH
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
+_ITEM: Final = (0xFFFE, 0xE000)
 # Macro sequences, and the elements that decoding takes from them.
 _MACROS: Final = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
@@ -50,7 +56,26 @@ def frame_header(header: FileDataset, index: int) -> Dataset:
 def _item(dataset: Dataset, keyword: str, index: int) -> Dataset | None:
     """One item of a sequence, None if it is not there."""
     try:
-        item = dataset[keyword].value[index]
+        item = _unread_item(dataset.get_item(keyword), index)
+        item = dataset[keyword].value[index] if item is None else item
     except PARSE_ERRORS:
         return None
     return item if isinstance(item, Dataset) else None
+
+
+def _unread_item(element: object, index: int) -> Dataset | None:
+    """One item of a sequence that pydicom has not read yet, without reading the others.
+
+    None if it has, or if an item has no length: then all must be read to find one.
+    """
+    if not isinstance(element, RawDataElement) or not element.value:
+        return None
+    order, position, length = "<" if element.is_little_endian else ">", 0, 0
+    for _ in range(index + 1):
+        position += length
+        group, number, length = struct.unpack_from(f"{order}HHL", element.value, position)
+        if (group, number) != _ITEM or length == UNDEFINED_LENGTH:
+            return None
+        position += 8
+    content = BytesIO(element.value[position : position + length])
+    return read_dataset(content, element.is_implicit_VR, element.is_little_endian)

@@ -100,19 +100,31 @@ def resized(values: npt.NDArray[Number], width: int, height: int) -> npt.NDArray
     """
     rows, columns = values.shape
     fewer_rows, fewer_columns = max(1, rows // height), max(1, columns // width)
-    if rows % fewer_rows or columns % fewer_columns:
-        # Pixels that do not divide: interpolate to some that do.
-        rows, columns = height * fewer_rows, width * fewer_columns
-        values = _scaled(values, rows, columns, cv2.INTER_LINEAR)
-    values = _scaled(values, rows // fewer_rows, columns // fewer_columns, cv2.INTER_AREA)
-    return _scaled(values, height, width, cv2.INTER_LINEAR)
-
-
-def _scaled(
-    values: npt.NDArray[Number], rows: int, columns: int, interpolation: int
-) -> npt.NDArray[Number]:
-    if values.shape == (rows, columns):
-        return values
-    return np.asarray(
-        cv2.resize(values, (columns, rows), interpolation=interpolation), values.dtype
+    means = _means(values, fewer_rows, fewer_columns)
+    # Scales are given, not sizes: the last mean may stand for less than a whole block.
+    drawn = cv2.resize(
+        means,
+        None,
+        fx=width * fewer_columns / columns,
+        fy=height * fewer_rows / rows,
+        interpolation=cv2.INTER_LINEAR,
     )
+    return np.asarray(drawn[:height, :width], values.dtype)
+
+
+def _means(values: npt.NDArray[Number], block_rows: int, block_columns: int) -> npt.NDArray[Number]:
+    """Means of blocks; those at the lower and right edge are of what is left."""
+    rows, columns = values.shape
+    over_rows, over_columns = rows % block_rows, columns % block_columns
+    if over_rows:
+        lower = _means(values[rows - over_rows :], over_rows, block_columns)
+        upper = _means(values[: rows - over_rows], block_rows, block_columns)
+        return np.vstack([upper, lower])
+    if over_columns:
+        right = _means(values[:, columns - over_columns :], block_rows, over_columns)
+        left = _means(values[:, : columns - over_columns], block_rows, block_columns)
+        return np.hstack([left, right])
+    if block_rows == block_columns == 1:
+        return values
+    size = (columns // block_columns, rows // block_rows)
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), values.dtype)

@@ -203,10 +203,11 @@ def _clean(dataset: Dataset) -> Dataset:
         if tag not in _CLEAN:
             continue
         try:
-            clean.add(dataset[tag])
-            str(clean[tag].value)  # pydicom decodes numbers and items late
+            element = dataset[tag]
+            str(element.value)  # pydicom decodes numbers and items late
+            clean.add(element)
         except PARSE_ERRORS:
-            clean.pop(tag, None)
+            continue
     return clean
 
 

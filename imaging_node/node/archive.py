@@ -87,7 +87,7 @@ def reprocess_archive(
             advance()
         with StudyWorkers(own, room) as workers:
             while pending:
-                if not workers.take_one():
+                if not workers.take_some():
                     require_undamaged(room.database)
                     workers.wait_for_one(_IDLE_S)
                 begun_at = export_ended(

@@ -22,7 +22,7 @@ from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, EXIT_DURABILITY_LOST, Role
 from imaging_node.node.wiring import is_dead, node_identity, now, open_state, worker_name
 from imaging_node.store.answers import finish_studies
-from imaging_node.store.claims import Claim, claim_study, release_claims, renew_claims
+from imaging_node.store.claims import Claim, claim_studies, release_claims, renew_claims
 from imaging_node.store.damage import find_damage
 from imaging_node.telemetry import Counters, Event, Metric, log, place_of
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from imaging_node.settings import Settings
 
 _IDLE_S = 0.1
-# With all threads at work: how often to look for an urgent study.
+# With enough in work: how often to look for an urgent study.
 _FULL_S = 0.05
 # No study takes this long. One that does hangs in a library, which only a new process cures.
 LONGEST_STUDY_S = 600.0
@@ -68,7 +68,7 @@ def run_score(
         with StudyWorkers(settings, room) as workers:
             while not role.stopping.is_set():
                 try:
-                    is_idle = not workers.take_one()
+                    is_idle = not workers.take_some()
                 except StorageError as error:
                     _note_storage(error)
                     is_idle = True
@@ -157,8 +157,8 @@ class StudyWorkers:
         self._limit = settings.scoring.concurrent_studies
         self._lease = timedelta(seconds=settings.scoring.lease_s)
         self._worker = worker_name("score")
-        # One more than the limit: an urgent study never waits until a routine one has ended.
-        self._pool = ThreadPoolExecutor(self._limit + 1, thread_name_prefix="study")
+        self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="study")
+        self._urgent_threads = ThreadPoolExecutor(self._limit, thread_name_prefix="urgent")
         self._running: dict[Future[None], tuple[Claim, float]] = {}
         self._look_at_s = 0.0
         self._is_over = threading.Event()
@@ -176,10 +176,14 @@ class StudyWorkers:
         self._is_over.set()
         self._watch.stop()
         # What is still running loses its lease and is done again: nothing is lost.
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._urgent_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    def take_one(self) -> bool:
-        """Claim and start one study; with all threads at work, only an urgent one.
+    def take_some(self) -> bool:
+        """Claim and start studies, as many as will be needed soon.
+
+        A thread that ends a study finds the next one claimed already. Urgent studies do not wait
+        behind those: they have as many threads of their own.
 
         Returns:
             False when none is due: there is nothing to do but wait.
@@ -188,30 +192,35 @@ class StudyWorkers:
             StorageError: The database could not be used.
         """
         self._forget_finished()
-        is_full = len(self._running) >= self._limit
-        if is_full and (len(self._running) > self._limit or time.monotonic() < self._look_at_s):
+        urgent = sum(_is_urgent(claim) for claim, _ in self._running.values())
+        others = len(self._running) - urgent
+        wanted = 2 * self._limit - others if others <= self._limit else 0
+        if not wanted and (urgent >= self._limit or time.monotonic() < self._look_at_s):
             self.wait_for_one(_FULL_S)
             return True
-        claim = claim_study(
+        claims = claim_studies(
             self._room.database,
             worker=self._worker,
             now=self._room.clock(),
             lease=self._lease,
-            least_urgency=ReadingPriority.URGENT.urgency if is_full else 0,
+            limit=wanted or self._limit - urgent,
+            least_urgency=0 if wanted else ReadingPriority.URGENT.urgency,
         )
-        if claim is None:
-            if is_full:
-                self._look_at_s = time.monotonic() + _FULL_S
-            return is_full
+        self._look_at_s = time.monotonic() + _FULL_S
+        for claim in claims:
+            self._start(claim)
+        return bool(claims) or not wanted
+
+    def _start(self, claim: Claim) -> None:
         if claim.attempts > 1:
             # It was in work when a worker died: alone, so that it takes no other study with it.
             wait(self._running)
             self._forget_finished()
-        future = self._pool.submit(self._score, claim)
+        threads = self._urgent_threads if _is_urgent(claim) else self._threads
+        future = threads.submit(self._score, claim)
         self._running[future] = (claim, time.monotonic())
         if claim.attempts > 1:
             wait([future])
-        return True
 
     def wait_for_one(self, limit_s: float) -> None:
         """Return when a study in work has ended, after `limit_s` at the latest."""
@@ -291,6 +300,10 @@ class StudyWorkers:
                     attempts=claim.attempts,
                 )
                 os._exit(1)
+
+
+def _is_urgent(claim: Claim) -> bool:
+    return claim.shown_priority is not ReadingPriority.ROUTINE and not claim.is_archive
 
 
 def _note_storage(error: StorageError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -38,7 +38,7 @@ _RANKS = [
     for each in sorted(ReadingPriority, key=lambda each: -each.urgency)
 ]
 _FIRST_OF_RANK = (
-    f"SELECT rowid FROM studies INDEXED BY studies_by_rank WHERE {_WAITING}"  # noqa: S608 - same
+    f"SELECT rowid, attempts FROM studies INDEXED BY studies_by_rank WHERE {_WAITING}"  # noqa: S608 - same
     f" AND is_archive = ? AND urgency = ? AND due_at <= ? AND {_IS_SOUND} ORDER BY due_at LIMIT 1"
 )
 _SEALED = f"SELECT checksum, {sealed_values(studies, studies.name)} FROM studies WHERE rowid = ?"  # noqa: S608 - same
@@ -91,14 +91,26 @@ class Claim:
 
 
 def claim_study(
+    database: Database, *, worker: str, now: datetime, lease: timedelta
+) -> Claim | None:
+    """Claim the most urgent study that is due: complete, to be retried, or left by the dead."""
+    claims = claim_studies(database, worker=worker, now=now, lease=lease, limit=1)
+    return claims[0] if claims else None
+
+
+def claim_studies(
     database: Database,
     *,
     worker: str,
     now: datetime,
     lease: timedelta,
+    limit: int,
     least_urgency: int = 0,
-) -> Claim | None:
-    """Claim the most urgent study that is due: complete, to be retried, or left by the dead.
+) -> list[Claim]:
+    """Claim up to `limit` studies in one transaction, the most urgent first.
+
+    A study that was claimed before is claimed alone: when it ends its worker, no other is charged
+    for that.
 
     Args:
         least_urgency: Above 0, only studies that are shown at least so urgent, of no archive.
@@ -107,35 +119,29 @@ def claim_study(
     ranks = [each for each in _RANKS if not least_urgency or _is_of(each, least_urgency)]
     with database.read() as connection:
         if driver(connection).execute(_ANY_DUE, [microseconds]).fetchone() is None:
-            return None  # the usual answer of an idle node: no write lock for it
+            return []  # the usual answer of an idle node: no write lock for it
         if least_urgency and _first_due(connection, ranks, microseconds) is None:
-            return None
-    token = secrets.token_hex(16)
+            return []
+    claims: list[Claim] = []
     with database.write() as connection:
-        row_id = _first_due(connection, ranks, microseconds)
-        while row_id is not None and not _is_intact(connection, row_id):
-            set_aside(connection, studies, [row_id], now=now)
-            row_id = _first_due(connection, ranks, microseconds)
-        if row_id is None:
-            return None
-        _TAKE.change(
-            connection, {"row": row_id, "token": token, "worker": worker, "until": now + lease}
-        )
-        [row] = _TAKEN.rows(connection, row=row_id)
+        while len(claims) < limit:
+            found = _first_due(connection, ranks, microseconds)
+            if found is None or (claims and found.attempts):
+                break
+            if not _is_intact(connection, found.row_id):
+                set_aside(connection, studies, [found.row_id], now=now)
+                continue
+            claims.append(_take(connection, found.row_id, worker=worker, until=now + lease))
+            if found.attempts:
+                break
         record_transitions(
-            connection, [(row.study_instance_uid, "")], StudyState.SCORING, by=worker, now=now
+            connection,
+            [(each.study_instance_uid, "") for each in claims],
+            StudyState.SCORING,
+            by=worker,
+            now=now,
         )
-    return Claim(
-        study_instance_uid=row.study_instance_uid,
-        token=token,
-        generation=row.generation,
-        attempts=row.attempts,
-        ordered_priority=ReadingPriority(row.ordered_priority),
-        shown_priority=ReadingPriority(row.priority),
-        priority_reason=row.priority_reason,
-        is_archive=row.is_archive,
-        received_at=row.received_at,
-    )
+    return claims
 
 
 def count_waiting(database: Database) -> int:
@@ -260,16 +266,40 @@ def _is_of(rank: tuple[int, int], least_urgency: int) -> bool:
     return not is_archive and urgency >= least_urgency
 
 
+class _Due(NamedTuple):
+    """A study that is due, and how often it was claimed so far."""
+
+    row_id: int
+    attempts: int
+
+
 def _first_due(
     connection: Connection, ranks: Sequence[tuple[int, int]], microseconds: int | None
-) -> int | None:
-    """Row id of the most urgent study that is due, the one due longest among equals."""
+) -> _Due | None:
+    """The most urgent study that is due, the one due longest among equals."""
     raw = driver(connection)
     for is_archive, urgency in ranks:
         row = raw.execute(_FIRST_OF_RANK, [is_archive, urgency, microseconds]).fetchone()
         if row is not None:
-            return int(row[0])
+            return _Due(*row)
     return None
+
+
+def _take(connection: Connection, row_id: int, *, worker: str, until: datetime) -> Claim:
+    token = secrets.token_hex(16)
+    _TAKE.change(connection, {"row": row_id, "token": token, "worker": worker, "until": until})
+    [row] = _TAKEN.rows(connection, row=row_id)
+    return Claim(
+        study_instance_uid=row.study_instance_uid,
+        token=token,
+        generation=row.generation,
+        attempts=row.attempts,
+        ordered_priority=ReadingPriority(row.ordered_priority),
+        shown_priority=ReadingPriority(row.priority),
+        priority_reason=row.priority_reason,
+        is_archive=row.is_archive,
+        received_at=row.received_at,
+    )
 
 
 def _is_intact(connection: Connection, row_id: int) -> bool:

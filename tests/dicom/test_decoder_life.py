@@ -214,3 +214,13 @@ def test_thousands_of_images_leave_no_memory_and_no_descriptor_behind(film: Path
             pool.decode(film, "1.2.3")
         assert own.num_fds() <= descriptors + 4
         assert own.memory_info().rss - memory < 8 * MEBIBYTE
+
+
+def test_a_whole_series_held_takes_few_descriptors(film: Path) -> None:
+    own = psutil.Process()
+    with opened() as pool:
+        pool.decode(film, "1.2.3")
+        before = own.num_fds()
+        held = [pool.decode(film, "1.2.3").p_values for _ in range(200)]
+        assert own.num_fds() - before < 30
+        assert all(np.array_equal(each, held[0]) for each in held)

@@ -9,6 +9,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from imaging_node.dicom.image_decoding import decode_file
+from imaging_node.dicom.report import build_report
 from imaging_node.dicom.saliency_capture import build_capture, capture_png
 from imaging_node.dicom.saliency_picture import LONG_SIDE
 from imaging_node.dicom.source import read_source
@@ -60,6 +61,21 @@ def _picture(made: ResultObject) -> np.ndarray:
 
 def _read(made: ResultObject) -> Dataset:
     return dcmread(BytesIO(made.payload))
+
+
+def test_pydicom_writes_a_result_again_as_the_same_bytes(tmp_path: Path) -> None:
+    made = _captured(radiograph(rows=100, columns=80), tmp_path, hot=(50, 20))
+    source = read_source(tmp_path / "source.dcm")
+    report = build_report(
+        sources=[source], result=answer([source]), context=context([source]), captures=[made]
+    )
+    for each in (made, report):
+        dataset = _read(each)
+        for element in dataset.iterall():
+            assert element.value is not None  # decodes it, so that it must be encoded again
+        again = BytesIO()
+        dataset.save_as(again, enforce_file_format=True)
+        assert again.getvalue() == each.payload
 
 
 def test_no_word_about_the_patient_is_drawn(tmp_path: Path) -> None:

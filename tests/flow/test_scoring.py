@@ -283,6 +283,22 @@ def test_what_the_site_decided_stands_in_the_report_and_on_the_worklist(
         assert "operating_point=0.01" in text
 
 
+def test_captures_are_as_large_as_the_site_wants_them(clock: Clock, tmp_path: Path) -> None:
+    model = {"name": "chest_xray_pneumonia", "operating_points": {"Pneumonia": 0}}
+    results = {"capture_long_side": 512}
+    with another_room(tmp_path, models=[model], results=results) as other:
+        room = replace(other, clock=clock)
+        uid = accept(room, clock, film())
+        score_study(claimed(room, clock), room)
+        capture, report = answers(room, uid)
+    image = dcmread(BytesIO(film()), stop_before_pixels=True)
+    long_side, legend = 512, 132
+    width = round(image.Columns * long_side / max(image.Rows, image.Columns))
+    assert capture.Columns == max(width, 480) + legend
+    assert long_side < capture.Rows < 1024, "the image, its title and the words below"
+    assert report.Modality == "SR"
+
+
 def test_a_later_answer_never_lowers_what_an_earlier_one_raised(
     opened: ScoringRoom, clock: Clock
 ) -> None:

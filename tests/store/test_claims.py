@@ -7,13 +7,33 @@ from typing import TYPE_CHECKING
 
 from imaging_node.domain.priority import ReadingPriority
 from imaging_node.store import claims
-from imaging_node.store.claims import claim_study
+from imaging_node.store.claims import claim_studies
 from imaging_node.store.prepared import driver
-from tests.store.arriving import NOON, arriving, note
+from tests.store.arriving import NOON, QUIET, arriving, note
 from tests.store.test_studies import DUE, LEASE, claim
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from imaging_node.store.database import Database
+
+
+def some(
+    database: Database,
+    *,
+    limit: int,
+    is_urgent: bool = False,
+    at: datetime = DUE + timedelta(seconds=10),
+) -> list[tuple[str, int]]:
+    claimed = claim_studies(
+        database,
+        worker="w",
+        now=at,
+        lease=LEASE,
+        limit=limit,
+        least_urgency=ReadingPriority.URGENT.urgency if is_urgent else 0,
+    )
+    return [(each.study_instance_uid, each.attempts) for each in claimed]
 
 
 def test_the_most_urgent_study_due_longest_is_claimed_first_and_archives_last(
@@ -47,15 +67,30 @@ def test_a_place_that_is_kept_for_the_urgent_takes_nothing_else(database: Databa
         arriving("1.2.2", "1.2.2.1", priority=ReadingPriority.STAT),
         at=NOON + timedelta(seconds=1),
     )
-    late, urgent = DUE + timedelta(seconds=10), ReadingPriority.URGENT.urgency
 
-    first = claim_study(database, worker="w", now=late, lease=LEASE, least_urgency=urgent)
-    second = claim_study(database, worker="w", now=late, lease=LEASE, least_urgency=urgent)
+    first, second = (some(database, limit=2, is_urgent=True) for _ in range(2))
 
-    assert first is not None
-    assert first.study_instance_uid == "1.2.2"
-    assert second is None
-    assert claim(database, at=late) is not None
+    assert first == [("1.2.2", 1)]
+    assert second == []
+    assert some(database, limit=2) == [("1.2.1", 1)]
+
+
+def test_a_study_that_was_claimed_before_is_claimed_alone(database: Database) -> None:
+    for number in range(1, 6):
+        note(database, arriving(f"1.2.{number}", f"1.2.{number}.1"), at=NOON)
+        if number <= 2:
+            assert claim(database) is not None  # by a worker that dies
+    note(database, arriving("1.2.6", "1.2.6.1"), at=NOON + LEASE + QUIET)
+
+    rounds = [some(database, limit=9, at=DUE + 2 * LEASE) for _ in range(5)]
+
+    assert rounds == [
+        [("1.2.3", 1), ("1.2.4", 1), ("1.2.5", 1)],
+        [("1.2.1", 2)],
+        [("1.2.2", 2)],
+        [("1.2.6", 1)],
+        [],
+    ]
 
 
 def test_a_claim_looks_at_no_other_study_however_many_wait(database: Database) -> None:
