@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imaging_node.dicom.terminology import term
-from imaging_node.domain.errors import SettingsError
+from imaging_node.domain.errors import ImagingNodeError, SettingsError
 from imaging_node.flow.analysis import ConfiguredModel, settings_digest
 from imaging_node.inference.batching import Batcher
 from imaging_node.inference.bundle import default_bundle_directory, find_bundles, load_bundle
@@ -18,6 +19,7 @@ from imaging_node.inference.scorer import Scorer
 from imaging_node.settings import ModelSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from imaging_node.settings import Settings
@@ -45,7 +47,8 @@ def load_models(
     """
     execution = _execution(settings, device_id)
     batcher = _open_batcher(settings, execution, counters)
-    models = tuple(_load(model, settings, execution, batcher) for model in settings.models)
+    with _closed_on_failure(batcher):
+        models = tuple(_load(model, settings, execution, batcher) for model in settings.models)
     labels = {finding.label for model in models for finding in model.bundle.findings}
     for rule in settings.priority.rules:
         if rule.finding not in labels:
@@ -76,6 +79,15 @@ def _open_batcher(
         in_flight=execution.in_flight,
         counters=counters,
     )
+
+
+@contextmanager
+def _closed_on_failure(batcher: Batcher) -> Iterator[None]:
+    try:
+        yield
+    except ImagingNodeError:
+        batcher.close()
+        raise
 
 
 def _load(
@@ -136,7 +148,8 @@ def verify_bundle(name: str, settings: Settings) -> str:
     wanted = next((model for model in settings.models if model.name == name), None)
     execution = _execution(settings, None)
     batcher = _open_batcher(settings, execution)
-    model = _load(wanted or ModelSettings(name=name), settings, execution, batcher)
+    with _closed_on_failure(batcher):
+        model = _load(wanted or ModelSettings(name=name), settings, execution, batcher)
     model.scorer.close()
     bundle, opened = model.bundle, model.scorer.opened
     refusal = f" (not in {opened.refusal})" if opened.refusal else ""
