@@ -97,12 +97,10 @@ def test_a_corner_of_the_map_lies_on_that_corner_of_the_image(
     assert np.ptp(coloured[-1 - corner[0], -1 - corner[1]].astype(int)) == 0
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if max(shape) >= 512])
 def test_fine_texture_becomes_grey_and_no_pattern(shape: tuple[int, int]) -> None:
     image = np.indices(shape).sum(axis=0).astype(np.float32) % 2
     width, height = displayed_size(shape, 1.0, 256)
-    if shape[0] < 2 * height or shape[1] < 2 * width:
-        pytest.skip("not drawn smaller")
     drawn = resized(image, width, height)
     assert np.abs(drawn - 0.5).max() < 0.26
 
