@@ -20,7 +20,7 @@ from imaging_node.domain.priority import ReadingPriority, TriageRule
 from imaging_node.domain.study import ImageInstance, select_images
 from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
 from imaging_node.inference.scorer import ImageAnalysis, Scorer
-from imaging_node.store.spool import read_verified
+from imaging_node.store.spool import require_unchanged
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -112,7 +112,7 @@ def analyse(
     gaps = [reason for image, reason in selection.refused if _leaves_gap(image, reason)]
     for image in selection.images:
         try:
-            read_verified(image.path, image.digest)
+            require_unchanged(image.path, image.digest)
             pixels = decoder.decode(image.path, image.sop_instance_uid)
             analysis = model.scorer.score(
                 pixels, lane(claim), deadline_s=deadline_s, owner=claim.token

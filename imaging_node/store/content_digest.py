@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
     from pathlib import Path
 
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 256 * 1024
 
 
 def begin_digest() -> blake3:
@@ -39,7 +39,8 @@ def is_digest_of_file(path: Path, digest: str) -> bool:
 
 
 def _of_file(path: Path, digest: blake3 | Hash) -> str:
+    memory = memoryview(bytearray(_PIECE_BYTES))
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
+        while count := file.readinto(memory):
+            digest.update(memory[:count])
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.errors import IntegrityError, StorageError
-from imaging_node.store.content_digest import is_digest_of
+from imaging_node.store.content_digest import is_digest_of, is_digest_of_file
 from imaging_node.store.spool_part import (
     Memories,
     SpoolPart,
@@ -144,15 +144,37 @@ def read_verified(path: Path, digest: str) -> bytes:
     try:
         payload = path.read_bytes()
     except OSError as error:
-        raise IntegrityError(
-            f"cannot read the file {digest[:12]} ({error_name(error)}); restore it from a backup"
-        ) from None
+        raise _unreadable(digest, error) from None
     if not is_digest_of(payload, digest):
-        raise IntegrityError(
-            f"the file {digest[:12]} is not what was received: its digest changed;"
-            " check the disk and restore it from a backup"
-        )
+        raise _changed(digest)
     return payload
+
+
+def require_unchanged(path: Path, digest: str) -> None:
+    """Read a file of any size piece by piece, and return if `digest` names its content.
+
+    Raises:
+        IntegrityError: The file is missing, unreadable or changed.
+    """
+    try:
+        is_unchanged = is_digest_of_file(path, digest)
+    except OSError as error:
+        raise _unreadable(digest, error) from None
+    if not is_unchanged:
+        raise _changed(digest)
+
+
+def _unreadable(digest: str, error: OSError) -> IntegrityError:
+    return IntegrityError(
+        f"cannot read the file {digest[:12]} ({error_name(error)}); restore it from a backup"
+    )
+
+
+def _changed(digest: str) -> IntegrityError:
+    return IntegrityError(
+        f"the file {digest[:12]} is not what was received: its digest changed;"
+        " check the disk and restore it from a backup"
+    )
 
 
 def _sync_folder(folder: str) -> None:
