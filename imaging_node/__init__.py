@@ -1,3 +1,3 @@
 """DICOM imaging inference node."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
