@@ -30,7 +30,7 @@ class ReportWriter:
     """Writes reports; knows for which shapes of tree the direct way has been held to account.
 
     The first tree of each shape, and every so many trees after it, is also built with highdicom.
-    What differs is never sent: the built tree is, and its shape is built from then on.
+    Where the two differ, the built tree is sent, and its shape is built from then on.
     """
 
     def __init__(
@@ -98,7 +98,8 @@ class ReportWriter:
     def _note(self, shape: tuple[object, ...], *, is_same: bool) -> None:
         with self._lock:
             if shape not in self._is_same and len(self._is_same) >= _MOST_SHAPES:
-                self._is_same.clear()  # more shapes than any site has: prove them again
-            self._is_same[shape] = is_same
+                # More shapes than any site has: prove them again, but for those given up.
+                self._is_same = {each: False for each, was in self._is_same.items() if not was}
+            self._is_same[shape] = is_same and self._is_same.get(shape, True)
         if not is_same:
             log(Event.REPORT_SHAPE_GIVEN_UP, count=1)

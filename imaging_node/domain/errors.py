@@ -81,7 +81,16 @@ class NotAnalysedError(ImagingNodeError):
 
 
 class TemporaryError(ImagingNodeError):
-    """Nobody need act yet: the queue tries again after a delay."""
+    """Nobody need act yet: the queue tries again after a delay.
+
+    Attributes:
+        is_counted: Whether the attempt is held against the work; False when it is certain that
+            something else was at fault.
+    """
+
+    def __init__(self, reason: str, *, is_counted: bool = True) -> None:
+        super().__init__(reason)
+        self.is_counted = is_counted
 
 
 class DeviceLostError(TemporaryError):

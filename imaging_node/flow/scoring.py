@@ -90,13 +90,13 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
     try:
         ending = _ending(claim, room, started_at)
     except TemporaryError as error:
-        give_back(claim, room, reason=str(error))
+        give_back(claim, room, reason=str(error), wait_s=None if error.is_counted else 0.0)
         return
     except DurabilityError:
         raise  # the process must end: what it wrote may not be what the disk holds
     except StorageError as error:
         # A full disk is no fault of the study: it waits, and no attempt is counted.
-        give_back(claim, room, reason=str(error), is_counted=False)
+        give_back(claim, room, reason=str(error), wait_s=_STORAGE_WAIT_S)
         return
     except OperatorError as error:
         ending = _without_answer(claim, StudyState.FAILED, str(error))
@@ -116,9 +116,16 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
         room.counters.add(Metric.STUDIES, state=ending.state)
 
 
-def give_back(claim: Claim, room: ScoringRoom, *, reason: str, is_counted: bool = True) -> None:
-    """Queue a claimed study again, later with each attempt that counts against the study."""
-    wait_s = min(_LONGEST_BACKOFF_S, 2.0**claim.attempts) if is_counted else _STORAGE_WAIT_S
+def give_back(claim: Claim, room: ScoringRoom, *, reason: str, wait_s: float | None = None) -> None:
+    """Queue a claimed study again.
+
+    Args:
+        wait_s: When it is due; its attempt does not count then. None: the attempt counts, and it
+            is due later with each.
+    """
+    is_counted = wait_s is None
+    if wait_s is None:
+        wait_s = min(_LONGEST_BACKOFF_S, 2.0**claim.attempts)
     now = room.clock()
     retry_study_later(
         room.database,

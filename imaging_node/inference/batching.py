@@ -179,7 +179,7 @@ class Batcher:
                 lambda: self._closed or lanes.waiting_in(lane) < self._maximum_waiting
             )
             if self._closed:
-                raise TemporaryError("the scorer is closing; the study will be tried again")
+                raise _not_at_fault()
             self._submitted += 1
             item = Item(
                 image=image,
@@ -237,9 +237,11 @@ class Batcher:
             with self._changed:
                 self._closed = True
                 waiting = [item for each in self._queues.values() for item in each.lanes.take_all()]
-                for item in (*slot.items, *waiting):
+                for item in slot.items:
                     if not item.answer.done():
                         item.answer.set_exception(TemporaryError("the batcher ended"))
+                for item in waiting:
+                    item.answer.set_exception(_not_at_fault())
                 self._changed.notify_all()
 
     def _next_launch(self, slot: _Slot) -> tuple[_Key, _Queue, list[Item]] | None:
@@ -247,7 +249,7 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or any(map(_waits, self._queues.values())))
             waiting = {key: queue for key, queue in self._queues.items() if _waits(queue)}
-            if not waiting:
+            if not waiting or self._lost is not None:
                 return None
             key, queue = min(waiting.items(), key=lambda each: each[1].lanes.rank())
             items = queue.lanes.take(queue.budget.limit(self._monotonic_s()))
@@ -266,9 +268,7 @@ class Batcher:
             if len(answers) != len(items):
                 raise ValueError(f"{len(answers)} answers for {len(items)} images")
         except DeviceLostError as error:
-            self._lost = frozenset(item.owner for item in items)
-            for item in items:
-                item.answer.set_exception(error)
+            self._lose(items, error)
             return
         except _LAUNCH_ERRORS as error:
             if isinstance(error, MemoryError):
@@ -288,6 +288,15 @@ class Batcher:
         middle = len(items) // 2
         self._launch(slot, key, queue, items[:middle])
         self._launch(slot, key, queue, items[middle:])
+
+    def _lose(self, items: Sequence[Item], error: DeviceLostError) -> None:
+        """The first launch that meets it is at fault; whatever else was in flight is not."""
+        with self._changed:
+            is_first = self._lost is None
+            if is_first:
+                self._lost = frozenset(item.owner for item in items)
+        for item in items:
+            item.answer.set_exception(error if is_first else _not_at_fault())
 
     def _begin(self, slot: _Slot, queue: _Queue, batch: npt.NDArray[np.float32]) -> float:
         """Count a launch and start its limit; the time on the clock."""
@@ -341,6 +350,10 @@ def _as_foreseen(error: Exception) -> ImagingNodeError:
     foreseen = _software_failure(f"the launch of one image failed: {type(error).__name__}")
     foreseen.__cause__ = error
     return foreseen
+
+
+def _not_at_fault() -> TemporaryError:
+    return TemporaryError("the scorer is closing; the study will be tried again", is_counted=False)
 
 
 def _software_failure(detail: str) -> NotAnalysedError:

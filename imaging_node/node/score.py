@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -16,6 +18,7 @@ from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.priority import ReadingPriority, TriageRule
 from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
+from imaging_node.inference.batching import FIRST_LAUNCH_FACTOR
 from imaging_node.node.launch_watch import LaunchWatch
 from imaging_node.node.models import load_models
 from imaging_node.node.recovery import recover_state
@@ -34,6 +37,7 @@ _IDLE_S = 0.1
 # With enough in work: how often to look for an urgent study.
 _FULL_S = 0.05
 # No study takes this long. One that does hangs in a library, which only a new process cures.
+# Beside what its launch may take.
 LONGEST_STUDY_S = 600.0
 _DAMAGE_CHECK_S = 600.0
 
@@ -149,18 +153,31 @@ def close_scoring_room(room: ScoringRoom) -> None:
     room.database.close()
 
 
+@dataclass(slots=True)
+class _Work:
+    """A claimed study, and when a thread began with it: never while it waits for one."""
+
+    claim: Claim
+    begun_s: float = math.inf
+
+
 class StudyWorkers:
     """Owns the threads that score studies, and the leases of what they work on."""
 
     def __init__(self, settings: Settings, room: ScoringRoom) -> None:
         self._room = room
         self._limit = settings.scoring.concurrent_studies
+        longest_launch_s = FIRST_LAUNCH_FACTOR * settings.scoring.launch_limit_s
+        self._longest_study_s = LONGEST_STUDY_S + longest_launch_s
         self._lease = timedelta(seconds=settings.scoring.lease_s)
         self._worker = worker_name("score")
         self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="study")
         self._urgent_threads = ThreadPoolExecutor(self._limit, thread_name_prefix="urgent")
-        self._running: dict[Future[None], tuple[Claim, float]] = {}
+        self._running: dict[Future[None], _Work] = {}
         self._look_at_s = 0.0
+        # Held while studies are claimed: whoever gives claims back sees all of them.
+        self._claiming = threading.Lock()
+        self._is_ending = False
         self._is_over = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
         # All models of the process share one batcher.
@@ -172,6 +189,10 @@ class StudyWorkers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_ending = True
+        for future, work in list(self._running.items()):
+            if future.cancel():
+                self._give_back(work.claim, "the node is stopping", wait_s=0.0)
         wait(self._running, timeout=DRAIN_LIMIT_S - 5)
         self._is_over.set()
         self._watch.stop()
@@ -191,36 +212,50 @@ class StudyWorkers:
         Raises:
             StorageError: The database could not be used.
         """
-        self._forget_finished()
-        urgent = sum(_is_urgent(claim) for claim, _ in self._running.values())
-        others = len(self._running) - urgent
-        wanted = 2 * self._limit - others if others <= self._limit else 0
-        if not wanted and (urgent >= self._limit or time.monotonic() < self._look_at_s):
+        with self._claiming:
+            self._forget_finished()
+            least_urgency, wanted = self._wanted()
+            claims = (
+                claim_studies(
+                    self._room.database,
+                    worker=self._worker,
+                    now=self._room.clock(),
+                    lease=self._lease,
+                    limit=wanted,
+                    least_urgency=least_urgency,
+                    # It was in work when a worker died: alone, so that it takes no other with it.
+                    may_retry=not self._running,
+                )
+                if wanted
+                else []
+            )
+            for claim in claims:
+                self._start(claim)
+        if wanted:
+            self._look_at_s = time.monotonic() + _FULL_S
+        is_full = not wanted or bool(least_urgency)
+        if is_full and not claims:
             self.wait_for_one(_FULL_S)
-            return True
-        claims = claim_studies(
-            self._room.database,
-            worker=self._worker,
-            now=self._room.clock(),
-            lease=self._lease,
-            limit=wanted or self._limit - urgent,
-            least_urgency=0 if wanted else ReadingPriority.URGENT.urgency,
-        )
-        self._look_at_s = time.monotonic() + _FULL_S
-        for claim in claims:
-            self._start(claim)
-        return bool(claims) or not wanted
+        return is_full or bool(claims)
+
+    def _wanted(self) -> tuple[int, int]:
+        """The least urgency that is asked for now, and how many studies."""
+        running = [work.claim for work in self._running.values()]
+        if self._is_ending or any(claim.attempts > 1 for claim in running):
+            return 0, 0
+        if len(running) <= self._limit:
+            return 0, 2 * self._limit - len(running)
+        if time.monotonic() < self._look_at_s:
+            return 0, 0
+        urgent = sum(_is_urgent(claim) for claim in running)
+        return ReadingPriority.URGENT.urgency, max(0, self._limit - urgent)
 
     def _start(self, claim: Claim) -> None:
-        if claim.attempts > 1:
-            # It was in work when a worker died: alone, so that it takes no other study with it.
-            wait(self._running)
-            self._forget_finished()
-        threads = self._urgent_threads if _is_urgent(claim) else self._threads
-        future = threads.submit(self._score, claim)
-        self._running[future] = (claim, time.monotonic())
-        if claim.attempts > 1:
-            wait([future])
+        urgent = sum(_is_urgent(work.claim) for work in self._running.values())
+        has_own = _is_urgent(claim) and urgent < self._limit
+        work = _Work(claim)
+        threads = self._urgent_threads if has_own else self._threads
+        self._running[threads.submit(self._score, work)] = work
 
     def wait_for_one(self, limit_s: float) -> None:
         """Return when a study in work has ended, after `limit_s` at the latest."""
@@ -230,7 +265,9 @@ class StudyWorkers:
         else:
             self._is_over.wait(limit_s)
 
-    def _score(self, claim: Claim) -> None:
+    def _score(self, work: _Work) -> None:
+        work.begun_s = time.monotonic()
+        claim = work.claim
         try:
             score_study(claim, self._room)
         except StorageError as error:
@@ -243,28 +280,27 @@ class StudyWorkers:
                 error=type(error).__name__,
                 where=place_of(error.__traceback__),
             )
-            self._give_back(claim)
+            self._give_back(claim, "software failure; see the log")
 
-    def _give_back(self, claim: Claim) -> None:
+    def _give_back(self, claim: Claim, reason: str, *, wait_s: float | None = None) -> None:
         try:
-            give_back(claim, self._room, reason="software failure; see the log")
+            give_back(claim, self._room, reason=reason, wait_s=wait_s)
         except StorageError as error:
             _note_storage(error)
 
     def _give_back_others(self, tokens: frozenset[str]) -> None:
         """Queue again, uncounted, what is in work under none of these claims' tokens."""
-        for future, (claim, _) in list(self._running.items()):
-            if future.done() or claim.token in tokens:
-                continue
-            reason = "the process ended because of another study"
-            try:
-                give_back(claim, self._room, reason=reason, is_counted=False)
-            except StorageError as error:
-                _note_storage(error)
+        self._is_ending = True
+        with self._claiming:
+            running = list(self._running.items())
+        for future, work in running:
+            if not future.done() and work.claim.token not in tokens:
+                reason = "the process ended because of another study"
+                self._give_back(work.claim, reason, wait_s=0.0)
 
     def _forget_finished(self) -> None:
         self._running = {
-            future: begun for future, begun in self._running.items() if not future.done()
+            future: work for future, work in self._running.items() if not future.done()
         }
 
     def _renew(self) -> None:
@@ -275,7 +311,7 @@ class StudyWorkers:
                 self._look_for_damage()
             running = list(self._running.items())
             self._end_when_one_hangs(running)
-            tokens = [claim.token for _, (claim, _) in running]
+            tokens = [work.claim.token for _, work in running]
             if not tokens:
                 continue
             try:
@@ -290,15 +326,17 @@ class StudyWorkers:
         except StorageError as error:
             _note_storage(error)
 
-    def _end_when_one_hangs(self, running: list[tuple[Future[None], tuple[Claim, float]]]) -> None:
-        """End the process when a study is stuck: its attempt counts, the others are done again."""
-        for future, (claim, begun_s) in running:
-            if not future.done() and time.monotonic() - begun_s > LONGEST_STUDY_S:
+    def _end_when_one_hangs(self, running: list[tuple[Future[None], _Work]]) -> None:
+        """End the process when a study is stuck: its attempt counts, no other's does."""
+        for future, work in running:
+            claim = work.claim
+            if not future.done() and time.monotonic() - work.begun_s > self._longest_study_s:
                 log(
                     Event.STUDY_HANGS,
                     study=self._room.pseudonyms.token(claim.study_instance_uid),
                     attempts=claim.attempts,
                 )
+                self._give_back_others(frozenset({claim.token}))
                 os._exit(1)
 
 

@@ -106,6 +106,7 @@ def claim_studies(
     lease: timedelta,
     limit: int,
     least_urgency: int = 0,
+    may_retry: bool = True,
 ) -> list[Claim]:
     """Claim up to `limit` studies in one transaction, the most urgent first.
 
@@ -114,19 +115,21 @@ def claim_studies(
 
     Args:
         least_urgency: Above 0, only studies that are shown at least so urgent, of no archive.
+        may_retry: Whether one that was claimed before may be; else nothing is, once it is the next.
     """
     microseconds = _MOMENT.process_bind_param(now, database.dialect)
     ranks = [each for each in _RANKS if not least_urgency or _is_of(each, least_urgency)]
     with database.read() as connection:
         if driver(connection).execute(_ANY_DUE, [microseconds]).fetchone() is None:
             return []  # the usual answer of an idle node: no write lock for it
-        if least_urgency and _first_due(connection, ranks, microseconds) is None:
+        first = _first_due(connection, ranks, microseconds)
+        if first is None or (first.attempts and not may_retry):
             return []
     claims: list[Claim] = []
     with database.write() as connection:
         while len(claims) < limit:
             found = _first_due(connection, ranks, microseconds)
-            if found is None or (claims and found.attempts):
+            if found is None or (found.attempts and (claims or not may_retry)):
                 break
             if not _is_intact(connection, found.row_id):
                 set_aside(connection, studies, [found.row_id], now=now)

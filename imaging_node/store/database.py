@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 20_000
 _FIRST_NAP_S, _LONGEST_NAP_S = 0.0002, 0.005
+# Idle ones that are kept; more are opened and closed again as threads ask for them.
+_MOST_READERS = 8
 _FSYNC_FAILED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -81,7 +83,10 @@ class Database:
             with connection.begin():
                 yield connection
             failed.pop_all()
-            self._readers.append(connection)
+            if len(self._readers) < _MOST_READERS:
+                self._readers.append(connection)
+            else:
+                connection.close()
 
     def is_writable(self) -> bool:
         """Whether a write transaction succeeds now."""
@@ -129,6 +134,9 @@ class Database:
                     f"cannot {verb} the node's database ({cause}): the disk did not take"
                     " what was written; check it before anything else"
                 ) from None
+            if code & 0xFF == sqlite3.SQLITE_CONSTRAINT:
+                # A defect of ours, not the disk's: others of a group are tried without it.
+                raise ValueError(f"the database refused a row: {cause}") from None
             if code & 0xFF in _DAMAGED:
                 raise _damaged(verb, str(cause)) from None
             raise StorageError(
@@ -186,7 +194,13 @@ def open_database(url: str, *, may_create: bool = True) -> Database:
 
 
 def _engine(url: str, *prepare: Callable[[DBAPIConnection, ConnectionPoolEntry], None]) -> Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    # Whoever asks for a connection gets one, however many threads do; those in use again are kept
+    # by `Database` itself.
+    engine = sa.create_engine(
+        url,
+        poolclass=sa.NullPool,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+    )
     for each in (_prepare, *prepare):
         event.listen(engine, "connect", each)
     event.listen(engine, "begin", _begin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -112,3 +113,32 @@ def test_threads_take_turns(database: Database) -> None:
         list(pool.map(add, range(200)))
 
     assert len(keys(database)) == 200
+
+
+def test_many_threads_read_at_once_and_a_write_that_failed_locks_nobody_out(
+    database: Database,
+) -> None:
+    readers = 40
+    together = threading.Barrier(readers)
+
+    def read() -> int:
+        with database.read() as connection:
+            together.wait(20)  # all of them have a connection now
+            return int(connection.scalar(sa.text("SELECT 1")) or 0)
+
+    with contextlib.suppress(RuntimeError):
+        put_and_fail(database)
+    with ThreadPoolExecutor(readers) as threads:
+        found = list(threads.map(lambda _: read(), range(readers)))
+
+    assert found == [1] * readers
+    assert database.is_writable()
+    assert len(database._readers) <= 8
+
+
+def test_a_row_that_the_database_refuses_is_no_fault_of_the_disk(database: Database) -> None:
+    with (
+        pytest.raises(ValueError, match=r"UNIQUE constraint failed: node\.key"),
+        database.write() as connection,
+    ):
+        connection.execute(sa.text("INSERT INTO node VALUES ('schema_version', 'again')"))
