@@ -10,9 +10,12 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import cv2
+import numpy as np
 import typer
 from bare_runtime import BareRate, bare_rate
 from bench_peers import (
@@ -44,7 +47,8 @@ PICTURES = 8
 ASSOCIATIONS = 4
 WARM_UP_STUDIES = 16
 POLL_S = 0.1
-NODE, NAIVE = "imaging-node", "naive"
+NODE, NAIVE, LARGE = "imaging-node", "naive", "imaging-node, large films"
+LARGE_FILM = (2500, 2048)
 TO_REACH_OF_BARE, TO_REACH_OF_NAIVE, TO_REACH_S = 0.38, 2.5, 1.0
 
 
@@ -60,6 +64,7 @@ class Pass:
     captures: int
     seconds: float
     sending_s: float
+    film_bytes: int
     processor_ms: dict[str, float]
 
     @property
@@ -71,6 +76,9 @@ class Pass:
 def end_to_end(
     studies: Annotated[int, typer.Option(min=1, help="Films for the node, a round.")] = 600,
     naive_studies: Annotated[int, typer.Option(min=0, help="Films for the naive design.")] = 80,
+    large_studies: Annotated[
+        int, typer.Option(min=0, help="Films of 10 MB for the node, a round.")
+    ] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
     quiet_period_s: Annotated[float, typer.Option(help="Of the node.")] = 1.0,
     limit_s: Annotated[float, typer.Option(help="Give up a pass after so many seconds.")] = 900,
@@ -79,7 +87,7 @@ def end_to_end(
     require_tools("dcmsend", "storescp")
     typer.echo(f"load before: {load()}, {os.cpu_count()} cores")
     bare: list[BareRate] = []
-    passes: dict[str, list[Pass]] = {NODE: [], NAIVE: []}
+    passes: dict[str, list[Pass]] = {NODE: [], NAIVE: [], LARGE: []}
     with tempfile.TemporaryDirectory(prefix="imaging-node-bench-") as name:
         folder = Path(name)
         peak = {}
@@ -94,6 +102,17 @@ def end_to_end(
                         run_node(node, pacs, place / "films", studies, limit_s=limit_s)
                     )
                 peak = {**memory.peak_bytes, "all roles": memory.peak_sum_bytes}
+                if large_studies:
+                    passes[LARGE].append(
+                        run_node(
+                            node,
+                            pacs,
+                            place / "large",
+                            large_studies,
+                            limit_s=limit_s,
+                            size=LARGE_FILM,
+                        )
+                    )
                 if number == 0:
                     waits_s = idle_waits_s(node, pacs, place / "single", quiet_period_s)
             if naive_studies:
@@ -126,12 +145,17 @@ def node_and_pacs(
             yield node, pacs
 
 
-def render(folder: Path, count: int) -> list[Path]:
-    """Films, few pictures and every one a study of its own."""
+def render(folder: Path, count: int, size: tuple[int, int] | None = None) -> list[Path]:
+    """Films, few pictures and every one a study of its own; `size` is (rows, columns)."""
     folder.mkdir()
     chests = [each for each in DEMO_STUDIES if each.part == "chest frontal"]
     plain = [each for each in chests if each.encoding == "plain"][:PICTURES]
     pictures = [each.picture() for each in plain]
+    if size is not None:
+        pictures = [
+            np.asarray(cv2.resize(each, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+            for each in pictures
+        ]
     paths = []
     for number in range(count):
         index = number % len(plain)
@@ -144,9 +168,17 @@ def render(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def run_node(node: LocalNode, pacs: Path, films: Path, count: int, *, limit_s: float) -> Pass:
+def run_node(
+    node: LocalNode,
+    pacs: Path,
+    films: Path,
+    count: int,
+    *,
+    limit_s: float,
+    size: tuple[int, int] | None = None,
+) -> Pass:
     """Send films and wait until all are answered and all answers are stored."""
-    paths = render(films, count)
+    paths = render(films, count, size)
     objects_before, ended_before = len(list(pacs.iterdir())), ended_studies(node)
     before = usage_by_role(node.process.pid)
     began = time.monotonic()
@@ -163,6 +195,7 @@ def run_node(node: LocalNode, pacs: Path, films: Path, count: int, *, limit_s: f
         captures=objects - count,
         seconds=seconds,
         sending_s=sending_s,
+        film_bytes=paths[0].stat().st_size,
         processor_ms={
             role: (after[role].processor_s - before[role].processor_s) / count * 1000
             for role in after
@@ -203,16 +236,23 @@ def idle_waits_s(
     listener = PeerSettings(ae_title=dicom.ae_title, host=LOOPBACK, port=dicom.port)
     waits_s = []
     for path in render(films, count):
+        answered_at: list[float] = []
         outcome = send_files(
-            [path], listener, Caller(ae_title=ae_title, timeout_s=60), advance=lambda: None
+            [path],
+            listener,
+            Caller(ae_title=ae_title, timeout_s=60),
+            advance=partial(_note_time, answered_at),
         )
-        sent_at = time.time()
         if outcome.stored != 1:
             raise SystemExit(f"the node refused a film: {outcome.refused}")
         study_instance_uid = str(dcmread(path, stop_before_pixels=True).StudyInstanceUID)
         report = await_report(node, pacs, study_instance_uid)
-        waits_s.append(report.stat().st_mtime - sent_at - quiet_period_s)
+        waits_s.append(report.stat().st_mtime - answered_at[-1] - quiet_period_s)
     return waits_s
+
+
+def _note_time(times: list[float]) -> None:
+    times.append(time.time())
 
 
 def await_report(node: LocalNode, pacs: Path, study_instance_uid: str) -> Path:
@@ -263,7 +303,12 @@ def run_naive_films(films: Path, pacs: Path, port: int, count: int, *, limit_s: 
     seconds = time.monotonic() - began
     captures = len(list(pacs.iterdir())) - objects_before - count
     return Pass(
-        studies=count, captures=captures, seconds=seconds, sending_s=sending_s, processor_ms={}
+        studies=count,
+        captures=captures,
+        seconds=seconds,
+        sending_s=sending_s,
+        film_bytes=paths[0].stat().st_size,
+        processor_ms={},
     )
 
 
@@ -275,9 +320,9 @@ def report(
 ) -> None:
     """Print the tables."""
     best = [each.images_per_s * 60 for each in bare]
-    typer.echo("\n| system | studies/min (minimum-maximum) | captures | sending |")
-    typer.echo("| --- | --- | --- | --- |")
-    typer.echo(f"| bare ONNX Runtime, {bare[0].layout} | {spread(best)} | | |")
+    typer.echo("\n| system | film, MB | studies/min (minimum-maximum) | captures | sending |")
+    typer.echo("| --- | --- | --- | --- | --- |")
+    typer.echo(f"| bare ONNX Runtime, {bare[0].layout} | | {spread(best)} | | |")
     medians = {}
     for name, done in passes.items():
         if done:
@@ -285,7 +330,10 @@ def report(
             medians[name] = statistics.median(rates)
             share = done[0].captures / done[0].studies
             sending_s = statistics.median([each.sending_s for each in done])
-            typer.echo(f"| {name} | {spread(rates)} | {share:.0%} | {sending_s:.1f} s |")
+            typer.echo(
+                f"| {name} | {done[0].film_bytes / 1e6:.1f} | {spread(rates)} | {share:.0%}"
+                f" | {sending_s:.1f} s |"
+            )
     of_bare = medians[NODE] / statistics.median(best)
     typer.echo(f"\nof bare ONNX Runtime: {of_bare:.2f} (to reach {TO_REACH_OF_BARE})")
     if NAIVE in medians:

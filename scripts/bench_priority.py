@@ -62,10 +62,14 @@ def priority(
     scorer = model.scorer
     image = prepare(film().p_values, scorer.bundle.preprocessing)
     alone_ms = [each * 1000 for each in (timed(scorer, image, STAT) for _ in range(40))][8:]
-    with_lanes, without = [], []
+    with_lanes: list[Mixed] = []
+    without: list[Mixed] = []
     for number in range(rounds):
-        with_lanes.append(mixed(scorer, image, archive, stat_per_s, seed=number, has_lanes=True))
-        without.append(mixed(scorer, image, archive, stat_per_s, seed=number, has_lanes=False))
+        ways = [(with_lanes, True), (without, False)]
+        for passes, has_lanes in ways if number % 2 else reversed(ways):
+            passes.append(
+                mixed(scorer, image, archive, stat_per_s, seed=number, has_lanes=has_lanes)
+            )
     scorer.close()
     report(settings.scoring.launch_budget_ms, alone_ms, with_lanes, without)
     if node_archive:
@@ -95,7 +99,10 @@ def mixed(
     seed: int,
     has_lanes: bool,
 ) -> Mixed:
-    """Work off an archive while STAT images come in; without lanes all are routine."""
+    """Work off an archive while STAT images come in; without lanes all are routine.
+
+    A lane holds 1,024 images; the rest of the archive waits to enter it, as studies do.
+    """
     chance = random.Random(seed)  # noqa: S311 - arrivals, not secrets
     name = scorer.bundle.identity.name
     answers: list[Future[MemberOutputs]] = []

@@ -71,7 +71,9 @@ def scale(
         for depth in order:
             depths[depth].append(at_depth(studies, depth))
     typer.echo(f"\n{studies} studies of {SIDE_PIXELS} x {SIDE_PIXELS} pixels at each depth\n")
-    typer.echo("| queued | ms a study | score MiB | all roles MiB | worklist page ms |")
+    typer.echo(
+        "| queued | ms a study | score MiB | all roles MiB | worklist page, least of 5, ms |"
+    )
     typer.echo("| --- | --- | --- | --- | --- |")
     for depth, found in depths.items():
         times_ms = [each.ms_per_study for each in found]

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 DECODERS = ("decode", "decoders")
 LONGEST_QUIET_S = 600.0
+# Of the films that the rate asks for: a sender that died or a node that refused is no soak.
+LEAST_SENT = 0.8
+# Decoders that are killed twice over one film, or a worker killed four times over one study.
+MOST_DECLINED = 0.01
 REPORT_EVERY_S = 120.0
 
 
@@ -41,6 +45,7 @@ class Sent:
 
     study: PhantomStudy
     study_instance_uid: str
+    patient_id: str
 
 
 class Films:
@@ -85,7 +90,7 @@ class Films:
             dataset.save_as(path, enforce_file_format=True)
             outcome = send_files([path], listener, caller, advance=lambda: None)
             if outcome.stored == 1:
-                self.sent.append(Sent(study, str(dataset.StudyInstanceUID)))
+                self.sent.append(Sent(study, str(dataset.StudyInstanceUID), str(dataset.PatientID)))
 
 
 def soak(
@@ -114,6 +119,10 @@ def soak(
             await_quiet(node)
             tell_usage(node)
             failures = check(node, pacs, films.sent)
+            if len(films.sent) < LEAST_SENT * per_s * minutes * 60:
+                failures.append(f"only {len(films.sent)} films were sent")
+            if not kills["decode"] or not kills["score"]:
+                failures.append("nothing was killed")
     killed = ", ".join(f"{count} of {role}" for role, count in sorted(kills.items()))
     typer.echo(f"killed: {killed}")
     typer.echo(f"load after: {load()}")
@@ -183,10 +192,11 @@ def tell_usage(node: LocalNode) -> None:
 
 def check(node: LocalNode, pacs: Path, sent: list[Sent]) -> list[str]:
     """What was promised and not kept: an SR at the PACS for each film, and the right ending."""
-    answered = {
-        str(dcmread(path, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
-        for path in pacs.glob("SR*")
-    }
+    reports = [
+        dcmread(path, specific_tags=["StudyInstanceUID", "PatientID"]) for path in pacs.glob("SR*")
+    ]
+    answered = Counter(str(each.StudyInstanceUID) for each in reports)
+    patients = {str(each.StudyInstanceUID): str(each.PatientID) for each in reports}
     database, _, _ = open_state(node.settings)
     states = {each.study_instance_uid: each.state for each in list_studies(database, now=now())}
     database.close()
@@ -196,6 +206,12 @@ def check(node: LocalNode, pacs: Path, sent: list[Sent]) -> list[str]:
     for ending, count in sorted(endings.items()):
         typer.echo(f"  {ending}: {count}")
     failures = [f"{len(unanswered)} films got no answer"] if unanswered else []
+    doubled = sum(count > 1 for count in answered.values())
+    if doubled:
+        failures.append(f"{doubled} studies have several reports")
+    strangers = [each for each in sent if patients.get(each.study_instance_uid) != each.patient_id]
+    if len(strangers) > len(unanswered):
+        failures.append("a report names another patient than its film")
     declined = [
         each
         for each in sent
@@ -210,6 +226,8 @@ def check(node: LocalNode, pacs: Path, sent: list[Sent]) -> list[str]:
         and states.get(each.study_instance_uid) is StudyState.DONE
     ]
     typer.echo(f"films for the model that were declined all the same: {len(declined)}")
+    if len(declined) > MOST_DECLINED * len(sent):
+        failures.append(f"{len(declined)} good films were declined")
     if scored:
         failures.append(f"{len(scored)} films were scored that must not be")
     return failures

@@ -81,7 +81,7 @@ def build_capture(
             grid that it comes on.
         result: Answer that the picture belongs to.
         context: Revision, node and series start.
-        label_index: Place of the finding in the bundle's order, from 0.
+        label_index: Place of the finding in the bundle's order, from 1.
         long_side: Longer side of the image in the picture, in pixels.
 
     Raises:

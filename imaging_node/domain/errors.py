@@ -40,6 +40,10 @@ class StorageError(OperatorError):
     """The state directory or the database cannot take what must be kept."""
 
 
+class RowRefusedError(StorageError):
+    """The database refused one row: what was to be written with it may be written without."""
+
+
 class DurabilityError(StorageError):
     """An fsync failed: what the disk holds is unknown, and no later fsync may claim success."""
 

@@ -23,6 +23,7 @@ from imaging_node.inference.scorer import ImageAnalysis, Scorer
 from imaging_node.store.spool import require_unchanged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from imaging_node.dicom.decoding import DecodingPool
@@ -69,7 +70,7 @@ class ModelAnswer:
 
     Attributes:
         sources: Images that the report names, the first gives the patient's identity.
-        decoded: Pixels of images with a finding called present, by SOP Instance UID.
+        decoded: Pixels of images that answer for a finding called present, by SOP Instance UID.
         analyses: By SOP Instance UID.
         is_meant: False when the answer only says that no model is meant for the study.
     """
@@ -121,8 +122,10 @@ def analyse(
             gaps.append(error.reason)
             continue
         analyses[image.sop_instance_uid] = analysis
-        if any(score.is_present for score in analysis.scores):
-            decoded[image.sop_instance_uid] = pixels
+        # Of a long study's pixels only those stay that a capture may show.
+        decoded[image.sop_instance_uid] = pixels
+        shown = _shown(model.scorer.combine(list(analyses.values())))
+        decoded = {uid: each for uid, each in decoded.items() if uid in shown}
     if not analyses:
         reasons = [*gaps, *(reason for _, reason in selection.refused)]
         return _declined(study, model, reasons, started_at=started_at, remarks=selection.remarks)
@@ -144,6 +147,11 @@ def analyse(
         decoded=decoded,
         analyses=analyses,
     )
+
+
+def _shown(findings: Sequence[FindingScore]) -> set[str]:
+    """Images that answer for a finding called present."""
+    return {score.sop_instance_uid for score in findings if score.is_present}
 
 
 def decline(

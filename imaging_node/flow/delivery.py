@@ -228,8 +228,8 @@ def _record(
 class _Noting:
     """Notes what a peer accepted, several objects in one transaction.
 
-    An object is noted a second after the peer had it, or with the next one; one that a killed node
-    did not note is sent again, byte for byte.
+    Those of an association are noted at its end, or after the first that is accepted more than a
+    second later; what a killed node did not note is sent again, byte for byte.
     """
 
     def __init__(self, room: DeliveryRoom) -> None:

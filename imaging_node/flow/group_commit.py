@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from imaging_node.domain.errors import DurabilityError, ImagingNodeError
+from imaging_node.domain.errors import DurabilityError, ImagingNodeError, RowRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,8 +120,9 @@ class GroupCommit(Generic[Item, Outcome]):
         except BaseException as error:
             if isinstance(error, DurabilityError):
                 self._lost = error
-            if len(group) > 1 and not isinstance(error, ImagingNodeError):
-                # A defect that one item meets is not the others': each alone.
+            is_foreseen = isinstance(error, ImagingNodeError)
+            if len(group) > 1 and (not is_foreseen or isinstance(error, RowRefusedError)):
+                # What one item meets is not the others': each alone.
                 for each in group:
                     self._settle([each])
                 return

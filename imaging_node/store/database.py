@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
-from imaging_node.domain.errors import DurabilityError, StorageError
+from imaging_node.domain.errors import DurabilityError, RowRefusedError, StorageError
 from imaging_node.store import checksums, migration, schema
 from imaging_node.store.prepared import driver
 
@@ -135,8 +135,10 @@ class Database:
                     " what was written; check it before anything else"
                 ) from None
             if code & 0xFF == sqlite3.SQLITE_CONSTRAINT:
-                # A defect of ours, not the disk's: others of a group are tried without it.
-                raise ValueError(f"the database refused a row: {cause}") from None
+                raise RowRefusedError(
+                    f"cannot {verb} the node's database ({cause}): a defect, or damage; if it comes"
+                    " again, stop the node and restore node.sqlite from a backup"
+                ) from None
             if code & 0xFF in _DAMAGED:
                 raise _damaged(verb, str(cause)) from None
             raise StorageError(

@@ -30,7 +30,7 @@ _ANY_DUE = (
     f"SELECT 1 FROM deliveries WHERE destination = ? AND {_WAITING}"  # noqa: S608 - words of our own
     f" AND next_attempt_at <= ? AND {_IS_SOUND} LIMIT 1"
 )
-# Read in the order of the index until there are enough, however many wait.
+# Read in the order of the index until there are enough that are due, however many wait behind them.
 _DUE_OF_RANK = (
     "deliveries.id IN (SELECT id FROM deliveries INDEXED BY deliveries_by_rank"  # noqa: S608 - same
     f" WHERE destination = :destination AND {_WAITING} AND next_attempt_at <= :now AND {_IS_SOUND}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imaging_node.domain.errors import DurabilityError, StorageError
+from imaging_node.domain.errors import DurabilityError, RowRefusedError, StorageError
 from imaging_node.flow.group_commit import GroupCommit
 
 if TYPE_CHECKING:
@@ -52,6 +52,29 @@ def test_items_that_wait_share_a_step_and_each_gets_its_own_outcome() -> None:
 
     assert outcomes == [each * 10 for each in range(1, 9)]
     assert groups == [1, 7]
+
+
+def test_a_row_that_the_database_refuses_fails_its_own_item_only() -> None:
+    may_go_on, begun = threading.Event(), threading.Event()
+
+    def step(items: Sequence[int]) -> Sequence[int]:
+        begun.set()
+        assert may_go_on.wait(10)
+        if 3 in items:
+            raise RowRefusedError("UNIQUE constraint failed")
+        return items
+
+    commit = GroupCommit(step)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(commit.submit, lambda: 1)]
+        assert begun.wait(10)
+        waiting += [pool.submit(commit.submit, partial(int, each)) for each in (2, 3, 4)]
+        while len(commit._waiting) < 3:
+            may_go_on.wait(0.01)
+        may_go_on.set()
+
+    assert [each.result(10) for each in waiting if each is not waiting[2]] == [1, 2, 4]
+    assert isinstance(waiting[2].exception(10), RowRefusedError)
 
 
 def test_under_load_steps_never_overlap_and_nobody_waits_for_ever() -> None:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from imaging_node.domain.errors import DurabilityError, StorageError
+from imaging_node.domain.errors import DurabilityError, RowRefusedError, StorageError
 from imaging_node.store.schema import node
 
 if TYPE_CHECKING:
@@ -136,9 +136,11 @@ def test_many_threads_read_at_once_and_a_write_that_failed_locks_nobody_out(
     assert len(database._readers) <= 8
 
 
-def test_a_row_that_the_database_refuses_is_no_fault_of_the_disk(database: Database) -> None:
+def test_a_row_that_the_database_refuses_is_told_from_a_disk_that_fails(
+    database: Database,
+) -> None:
     with (
-        pytest.raises(ValueError, match=r"UNIQUE constraint failed: node\.key"),
+        pytest.raises(RowRefusedError, match=r"UNIQUE constraint failed: node\.key"),
         database.write() as connection,
     ):
         connection.execute(sa.text("INSERT INTO node VALUES ('schema_version', 'again')"))
