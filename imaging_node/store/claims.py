@@ -201,7 +201,7 @@ def retry_study_later(
     with database.write() as connection:
         changed = connection.execute(
             studies.update()
-            .where(*still_owned(claim))
+            .where(*_still_owned(claim))
             .values(
                 state=StudyState.QUEUED,
                 reason=reason,
@@ -255,7 +255,7 @@ def retry_study(database: Database, study_instance_uid: str, *, now: datetime) -
         record_transition(connection, study_instance_uid, StudyState.QUEUED, by="operator", now=now)
 
 
-def still_owned(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+def _still_owned(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
     """Condition that holds while the claim does."""
     return (
         studies.c.study_instance_uid == claim.study_instance_uid,

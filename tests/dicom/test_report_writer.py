@@ -1,4 +1,4 @@
-"""A report that would differ from the built one is never sent."""
+"""A report is the built one; where the two are compared and differ, the built one is sent."""
 
 from __future__ import annotations
 
@@ -103,6 +103,15 @@ def test_every_so_many_reports_one_is_held_against_the_built_one(
     assert written == [True, False, True, True]
     assert encode.count == 3
     assert _given_up(events) == 1
+
+
+def test_a_kind_that_was_given_up_is_not_believed_again() -> None:
+    writer = ReportWriter()
+    for shape in (("one",), ("other",)):
+        writer._note(shape, is_same=False)
+        writer._note(shape, is_same=True)  # by another thread that compared at the same moment
+
+    assert not any(writer._is_same.values())
 
 
 def test_what_cannot_be_encoded_is_built(source: SourceHeader) -> None:
