@@ -17,7 +17,7 @@ from crash.listening import Listening
 from crash.shim import Fault, FaultLibrary, Mode, Phase
 from crash.variants import Variant, make_wrong
 from imaging_node.dicom.sender import Caller
-from imaging_node.domain.errors import ImagingNodeError, StorageError
+from imaging_node.domain.errors import DurabilityError, ImagingNodeError, StorageError
 from imaging_node.domain.lifecycle import FINAL_STUDY_STATES, DeliveryState
 from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
@@ -235,6 +235,8 @@ def _score(settings: Settings, clock: _Clock) -> None:
                 score_study(claim, room)
             if not _open_studies(room.database):
                 break
+        except DurabilityError:
+            raise  # the role ends with this, and nothing more is committed
         except StorageError:
             pass  # the role notes it and goes on, with the lease to wait for
         clock.skip()
