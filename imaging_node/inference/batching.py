@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,9 @@ MAXIMUM_WAITING = 1024
 # The first launch of a size may build kernels: it hangs only after so many times the limit.
 FIRST_LAUNCH_FACTOR = 10
 
-_LAUNCH_ERRORS = (ImagingNodeError, ArithmeticError, MemoryError, RuntimeError, ValueError)
+_LAUNCH_ERRORS = (
+    ImagingNodeError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +69,13 @@ class _Slot:
 
     Attributes:
         buffers: Memory for the batches of each key, grown as needed.
-        items: Images whose launch is running.
+        taken: Images that were taken off the queue together and are not all answered.
+        items: Those of them whose launch is running: a part, once the batch was halved.
         hangs_after_s: When the launch counts as hanging, on the monotonic clock.
     """
 
     buffers: dict[_Key, npt.NDArray[np.float32]] = field(default_factory=dict)
+    taken: Sequence[Item] = ()
     items: Sequence[Item] = ()
     hangs_after_s: float = math.inf
 
@@ -205,15 +209,19 @@ class Batcher:
             thread.join()
 
     def faulty(self) -> frozenset[str] | None:
-        """Owners of the images in a launch that runs beyond its limit or lost the accelerator.
+        """Owners of the images in the launch at fault.
+
+        It runs beyond its limit, lost the accelerator or ended its thread.
 
         Returns:
             None while all is well; else the process must end.
         """
         now_s = self._monotonic_s()
         with self._changed:
+            if self._lost is not None:
+                return self._lost
             stuck = [slot.items for slot in self._slots if now_s > slot.hangs_after_s]
-        return frozenset(item.owner for items in stuck for item in items) if stuck else self._lost
+        return _owners(item for items in stuck for item in items) if stuck else None
 
     def batch_limit(self, model: str) -> int:
         """Images that the next launch of `model` may take; 1 before its first image."""
@@ -227,20 +235,27 @@ class Batcher:
         return max(limits, default=1)
 
     def _run(self, slot: _Slot) -> None:
+        has_died = True
         try:
             while chosen := self._next_launch(slot):
                 key, queue, items = chosen
                 self._launch(slot, key, queue, items)
-                slot.items = ()
+                slot.taken = slot.items = ()
+            has_died = False
         finally:
-            # Whatever ended this thread, nobody may wait for ever.
+            # Whatever ended this thread, nobody may wait for ever ...
             with self._changed:
                 self._closed = True
-                waiting = [item for each in self._queues.values() for item in each.lanes.take_all()]
-                for item in slot.items:
-                    if not item.answer.done():
-                        item.answer.set_exception(TemporaryError("the batcher ended"))
-                for item in waiting:
+                if has_died and self._lost is None:
+                    # ... and a process that launches nothing more must end.
+                    self._lost = _owners(slot.items)
+                at_fault = [item for item in slot.items if not item.answer.done()]
+                for item in at_fault:
+                    item.answer.set_exception(TemporaryError("a launch ended its thread"))
+                innocent = [item for item in slot.taken if not item.answer.done()]
+                for each in self._queues.values():
+                    innocent += each.lanes.take_all()
+                for item in innocent:
                     item.answer.set_exception(_not_at_fault())
                 self._changed.notify_all()
 
@@ -253,7 +268,7 @@ class Batcher:
                 return None
             key, queue = min(waiting.items(), key=lambda each: each[1].lanes.rank())
             items = queue.lanes.take(queue.budget.limit(self._monotonic_s()))
-            slot.items = items
+            slot.taken = slot.items = items
             for other in waiting.values():
                 other.lanes.note_launch(items if other is queue else [])
             self._changed.notify_all()
@@ -261,9 +276,13 @@ class Batcher:
 
     def _launch(self, slot: _Slot, key: _Key, queue: _Queue, items: Sequence[Item]) -> None:
         """Run a batch; one that fails is halved until the bad image is alone."""
-        batch = self._copy_together(slot, key, queue, items)
-        started_s = self._begin(slot, queue, batch)
+        if not self._begin(slot, queue, items):
+            for item in items:
+                item.answer.set_exception(_not_at_fault())
+            return
         try:
+            batch = self._copy_together(slot, key, queue, items)
+            started_s = self._monotonic_s()
             answers = queue.model.predict(batch)
             if len(answers) != len(items):
                 raise ValueError(f"{len(answers)} answers for {len(items)} images")
@@ -294,24 +313,26 @@ class Batcher:
         with self._changed:
             is_first = self._lost is None
             if is_first:
-                self._lost = frozenset(item.owner for item in items)
+                self._lost = _owners(items)
         for item in items:
             item.answer.set_exception(error if is_first else _not_at_fault())
 
-    def _begin(self, slot: _Slot, queue: _Queue, batch: npt.NDArray[np.float32]) -> float:
-        """Count a launch and start its limit; the time on the clock."""
-        count = len(batch)
-        self._counters.add(Metric.LAUNCHES)
-        self._counters.add(Metric.LAUNCHED_IMAGES, count)
+    def _begin(self, slot: _Slot, queue: _Queue, items: Sequence[Item]) -> bool:
+        """Count a launch and start its limit; False once the accelerator is lost."""
+        count = len(items)
         with self._changed:
+            if self._lost is not None:
+                return False
             self.launches += 1
             self.launched_images += count
-            self.copied_bytes += batch.nbytes
+            self.copied_bytes += sum(item.image.nbytes for item in items)
             is_first = queue.model.is_slow_at_first and not queue.budget.has_seen(count)
-            started_s = self._monotonic_s()
             limit_s = self._launch_limit_s * (FIRST_LAUNCH_FACTOR if is_first else 1)
-            slot.hangs_after_s = started_s + limit_s
-        return started_s
+            slot.items = items
+            slot.hangs_after_s = self._monotonic_s() + limit_s
+        self._counters.add(Metric.LAUNCHES)
+        self._counters.add(Metric.LAUNCHED_IMAGES, count)
+        return True
 
     def _copy_together(
         self, slot: _Slot, key: _Key, queue: _Queue, items: Sequence[Item]
@@ -330,6 +351,10 @@ class Batcher:
 
 def _waits(queue: _Queue) -> bool:
     return bool(len(queue.lanes))
+
+
+def _owners(items: Iterable[Item]) -> frozenset[str]:
+    return frozenset(item.owner for item in items)
 
 
 def _answer(item: Item, answer: MemberOutputs) -> None:

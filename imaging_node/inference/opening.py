@@ -82,5 +82,5 @@ def _opened(bundle: Bundle, execution: Execution, refusal: str) -> OpenedModel:
         model = OpenVinoModels(bundle, execution)
     else:
         model = Sessions(bundle, execution)
-    verify_golden(bundle, model)
+    verify_golden(bundle, model, session_sets=execution.in_flight)
     return OpenedModel(model=model, execution=execution, refusal=refusal)

@@ -20,16 +20,13 @@ if TYPE_CHECKING:
     from imaging_node.inference.bundle import Bundle, Member
     from imaging_node.inference.execution import Execution
 
+# Each derives from Exception alone, and one more may come with each version.
 _ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
-    onnxruntime_errors.Fail,
-    onnxruntime_errors.InvalidArgument,
-    onnxruntime_errors.InvalidGraph,
-    onnxruntime_errors.InvalidProtobuf,
-    onnxruntime_errors.NoModel,
-    onnxruntime_errors.NoSuchFile,
-    onnxruntime_errors.NotImplemented,
-    onnxruntime_errors.EPFail,
-    onnxruntime_errors.RuntimeException,
+    *(
+        each
+        for each in vars(onnxruntime_errors).values()
+        if isinstance(each, type) and issubclass(each, Exception)
+    ),
     RuntimeError,
     ValueError,
 )

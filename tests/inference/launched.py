@@ -37,8 +37,13 @@ class EchoModel:
         self.bad_value: float | None = None
         self.bad_error: Exception = RuntimeError("the launch failed")
         self.fits = 10_000
+        self.slow_images = 0
+        self.is_slow = threading.Event()
+        self.buffer_errors: list[Exception] = []
 
     def buffer(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        if self.buffer_errors:
+            raise self.buffer_errors.pop(0)
         return np.empty(shape, np.float32)
 
     def predict(self, batch: npt.NDArray[np.float32]) -> list[MemberOutputs]:
@@ -46,6 +51,10 @@ class EchoModel:
         assert self.may_run.wait(10)
         values = [float(each) for each in batch[:, 0, 0, 0]]
         self.launches.append(values)
+        if len(values) == self.slow_images:
+            self.may_run.clear()
+            self.is_slow.set()
+            assert self.may_run.wait(10)
         if len(values) > self.fits:
             raise MemoryError("does not fit")
         if self.bad_value in values:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy.typing as npt
+
+    from imaging_node.inference.outputs import MemberOutputs
+
 
 def test_every_golden_case_gets_its_answer_within_the_stated_tolerance(bundle: Bundle) -> None:
     assert len(bundle.golden) >= 3
@@ -65,6 +69,43 @@ def test_maps_that_do_not_add_up_to_their_scores_refuse_the_bundle(
     damaged = load_bundle(bundle_copy)
     with pytest.raises(BundleError, match="vit completeness"):
         verify_golden(damaged, Sessions(damaged, Execution()))
+
+
+class Swapping:
+    """The real sessions, of which one set gives the first image's answer to the last."""
+
+    is_slow_at_first = False
+
+    def __init__(self, bundle: Bundle, execution: Execution) -> None:
+        self.providers = ("CPUExecutionProvider",)
+        self.sessions = Sessions(bundle, execution)
+        self.sets = execution.in_flight
+        self.batches: list[int] = []
+
+    def buffer(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        return self.sessions.buffer(shape)
+
+    def predict(self, batch: npt.NDArray[np.float32]) -> list[MemberOutputs]:
+        self.batches.append(len(batch))
+        answers = self.sessions.predict(batch)
+        is_bad = len(self.batches) % self.sets == 0
+        return [answers[-1], *answers[1:-1], answers[0]] if is_bad and len(batch) > 1 else answers
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_sessions_that_swap_the_rows_of_a_batch_are_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, sets: int
+) -> None:
+    monkeypatch.setattr("imaging_node.inference.opening.Sessions", Swapping)
+    with pytest.raises(BundleError, match=r"golden case failed in a batch of \d"):
+        open_model(bundle, Execution(in_flight=sets), "auto")
+
+
+def test_each_set_of_sessions_answers_the_cases_in_both_orders(bundle: Bundle) -> None:
+    model = Swapping(bundle, Execution(in_flight=100))
+    verify_golden(bundle, model, session_sets=2)
+    cases = len(bundle.golden)
+    assert model.batches == [1] * cases + [cases] * 4
 
 
 def test_swapped_networks_refuse_the_bundle(

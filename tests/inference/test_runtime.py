@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from imaging_node.domain.errors import BundleError, DeviceLostError, NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
@@ -74,6 +75,29 @@ def test_answers_share_no_memory_with_their_batch_or_with_each_other(bundle: Bun
     first, second = Sessions(bundle, Execution()).predict(np.zeros((2, 1, 224, 224), np.float32))
     assert first.maps[0].base is None
     assert not np.shares_memory(first.maps[0], second.maps[0])
+
+
+class Failing:
+    """A session whose run raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self, *_: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [each for each in vars(onnxruntime_pybind11_state).values() if isinstance(each, type)
+     and issubclass(each, Exception)],
+)  # fmt: skip
+def test_no_error_of_onnx_runtime_escapes_a_launch(bundle: Bundle, kind: type[Exception]) -> None:
+    sessions = Sessions(bundle, Execution())
+    sessions._free.get()
+    sessions._free.put([Failing(kind("the engine failed"))])
+    with pytest.raises(NotAnalysedError):
+        sessions.predict(np.zeros((1, 1, 224, 224), np.float32))
 
 
 @pytest.mark.parametrize(
