@@ -121,18 +121,14 @@ def limit(kind: int, soft: int) -> None:
 
 
 def confine() -> None:
-    """Refuse system calls, and let nothing be written: no file, no output, no core of pixels.
+    """Refuse system calls, and let nothing be written: no file, no core of pixels.
 
     Raises:
-        OSError: As `refuse_system_calls`; standard error is still there to say so.
+        OSError: As `refuse_system_calls`.
     """
-    nowhere = os.open(os.devnull, os.O_RDWR)
     refuse_system_calls()
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_FSIZE, 0)
-    for descriptor in range(3):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def _instructions(architecture: _Architecture) -> bytes:

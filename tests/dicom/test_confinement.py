@@ -64,9 +64,10 @@ def test_every_decoder_is_confined(tmp_path: Path) -> None:
         pool.close()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert (fields["Seccomp"], fields["NoNewPrivs"], fields["Threads"]) == ("2", "1", "1")
-    # Its own socket, its own size, and nothing of the node or of other decoders.
+    # Its own socket, its own pipe and size, and nothing of the node or of other decoders.
     assert sum(each.startswith("socket:") for each in targets) == 1
-    assert {each for each in targets if not each.startswith("socket:")} == {
+    assert sum(each.startswith("pipe:") for each in targets) == 1
+    assert {each for each in targets if not each.startswith(("socket:", "pipe:"))} == {
         os.devnull,
         f"/proc/{decoder.process.pid}/statm",
     }
