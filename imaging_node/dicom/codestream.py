@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from pydicom.uid import (
@@ -41,6 +42,7 @@ _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _SIZ: Final = b"\xff\x4f\xff\x51"  # start of codestream, image and tile size: T.800 A.5.1
 _RLE_EXPANSION: Final = 64  # two bytes make 128 at most (PS3.5 G.3.1)
 _RLE_HEADER: Final = struct.Struct("<16L")  # number of segments and their offsets: PS3.5 G.5
+_TILE_PART, _TILE_PART_BYTES = 0xFF90, 14  # a tile-part's header: marker, then 10 bytes, SOD
 _MOST_TILES: Final = 65535  # T.800 A.4.2: a tile's index has 16 bits
 _END_OF_IMAGE: Final = b"\xff\xd9"
 _LONGEST_PADDING: Final = 8
@@ -65,10 +67,11 @@ def check_frame(
     if transfer_syntax == RLELossless:
         _check_run_lengths(frame, rows=rows, columns=columns, bytes_per_pixel=bytes_per_pixel)
         return None
+    tiles = 0
     if transfer_syntax in _JPEG:
         precision, *claimed = _jpeg_size(frame)
     elif transfer_syntax in _JPEG_2000:
-        precision, claimed = None, list(_jpeg_2000_size(frame))
+        precision, (*claimed, tiles) = None, _jpeg_2000_size(frame)
     else:
         return None
     if claimed != [rows, columns, 1]:
@@ -76,6 +79,8 @@ def check_frame(
     if transfer_syntax in _JPEG_LS and _END_OF_IMAGE not in frame[-_LONGEST_PADDING:]:
         # CharLS looks for the end of such a scan for ever.
         raise _undecodable("the compressed frame is cut off")
+    if transfer_syntax in _JPEG_2000:
+        _check_tile_parts(frame, tiles)
     return precision
 
 
@@ -112,8 +117,8 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int, int]:
     raise _undecodable("the compressed frame has no header")
 
 
-def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
-    """Rows, columns and components of the image and tile size: T.800 A.5.1."""
+def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int, int]:
+    """Rows, columns, components and tiles of the image and tile size: T.800 A.5.1."""
     start = frame.find(_SIZ)
     if start < 0 or start + 42 > len(frame):
         raise _undecodable("the compressed frame has no header")
@@ -125,7 +130,35 @@ def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
     tiles = -(-(right - tile_left) // width) * -(-(bottom - tile_top) // height)
     if not 0 < tiles <= _MOST_TILES:
         raise _undecodable("the compressed frame has too many tiles")
-    return bottom - top, right - left, components
+    return bottom - top, right - left, components, tiles
+
+
+def _check_tile_parts(frame: bytes, tiles: int) -> None:
+    """Every tile is there as long as it says, and the end behind it: T.800 A.4.2 and A.4.4."""
+    position = frame.find(_SIZ) + 2
+    found: Counter[int] = Counter()
+    stated: dict[int, int] = {}
+    end = frame.rfind(_END_OF_IMAGE)
+    while 0 <= position < end:
+        marker, length = struct.unpack_from(">HH", frame, position)
+        if marker != _TILE_PART:
+            if found:
+                break
+            position += 2 + length  # of the main header
+            continue
+        if position + _TILE_PART_BYTES > end:
+            break
+        tile, length, _, parts = struct.unpack_from(">HLBB", frame, position + 4)
+        found[tile] += 1
+        stated[tile] = parts or stated.get(tile, 0)
+        if 0 < length < _TILE_PART_BYTES:
+            break
+        # A length of 0: up to the end of the codestream.
+        position = position + length if length else end
+    if position != end or len(found) != tiles or max(found) >= tiles:
+        raise _undecodable("the compressed frame is cut off")
+    if any(parts not in {0, found[tile]} for tile, parts in stated.items()):
+        raise _undecodable("the compressed frame lacks a part of a tile")
 
 
 def _undecodable(detail: str) -> NotAnalysedError:

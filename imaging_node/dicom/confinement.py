@@ -1,6 +1,7 @@
-"""What a decoder process may not do: the network, other programs, other processes, writing files.
+"""What a decoder process may do: compute, read files, and fill the memory that it is handed.
 
-A system-call filter (seccomp) needs no privilege and holds for the life of the process. Where
+A system-call filter (seccomp) lists that; it needs no privilege and holds for the life of the
+process. The network, other programs, other processes and writing files are not on it. Where
 there is the privilege, a network namespace without interfaces is put around it.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import resource
@@ -23,11 +25,18 @@ _NO_NEW_PRIVILEGES: Final = 38
 _NEW_NETWORK: Final = 0x40000000  # CLONE_NEWNET of unshare(2)
 
 # Classic BPF over struct seccomp_data: number at 0, architecture at 4, arguments from 16.
+_Step = tuple[int, int, int, int]
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 _ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
 _REFUSE: Final = 0x00050000 | errno.EPERM
 _X32_CALLS: Final = 0x40000000  # a second table of numbers for the same calls
+_UNKNOWN: Final = 0x00050000 | errno.ENOSYS
+_NEW_THREAD: Final = 0x10000  # CLONE_THREAD of clone(2)
+# Of fcntl(2): copies and flags of descriptors, but no owner that a signal would go to.
+_FCNTL: Final = (fcntl.F_DUPFD, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_DUPFD_CLOEXEC)
+# Of ioctl(2): whether it is a terminal, close on exec, blocking or not.
+_IOCTL: Final = (0x5401, 0x5450, 0x5451, 0x5421)
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -37,42 +46,74 @@ class _Architecture:
 
     Attributes:
         audit: AUDIT_ARCH of linux/audit.h.
-        refused: Calls that fail with EPERM.
+        allowed: Calls that only reach this process, what it was handed, or files to read.
         opening: Calls that open a file, and which argument holds their flags.
+        clone, clone3, fcntl, ioctl, prlimit, tgkill: Calls that are allowed by their arguments.
     """
 
     audit: int
-    refused: tuple[int, ...]
+    allowed: tuple[int, ...]
     opening: tuple[tuple[int, int], ...]
+    clone: int
+    clone3: int
+    fcntl: int
+    ioctl: int
+    prlimit: int
+    tgkill: int
 
 
 _ARCHITECTURES: Final = {
     "x86_64": _Architecture(
         audit=0xC000003E,
-        refused=(
-            *(41, 42, 43, 49, 50, 53, 288),  # socket connect accept bind listen -pair accept4
-            *(425, 426, 427),  # io_uring: it opens sockets and files without these calls
-            *(59, 322),  # execve, execveat
-            *(62, 101, 310, 311, 424, 434, 438),  # kill ptrace process_vm_* pidfd_*
-            *(165, 272, 308, 321, 298, 323),  # mount unshare setns bpf perf userfaultfd
-            *(76, 82, 264, 316, 87, 263, 84),  # truncate rename* unlink* rmdir
-            *(83, 258, 85, 86, 265, 88, 266),  # mkdir* creat link* symlink*
-            *(90, 268, 92, 94, 260, 437),  # chmod* chown* openat2, whose flags a filter cannot see
+        allowed=(
+            *(0, 1, 17, 19, 20, 295, 8),  # read write pread64 readv writev preadv lseek
+            *(3, 32, 33, 292, 293, 436),  # close dup* pipe2 close_range
+            *(44, 45, 47, 51, 52, 55),  # sendto recvfrom recvmsg getsockname -peername -sockopt
+            *(4, 5, 6, 262, 332, 137, 138, 21, 269, 439),  # stat* statfs* access faccessat*
+            *(78, 217, 79, 89, 267, 221),  # getdents* getcwd readlink* fadvise64
+            *(7, 271, 23, 270),  # poll ppoll select pselect6
+            *(9, 10, 11, 12, 25, 26, 27, 28, 239),  # m* brk get_mempolicy
+            *(13, 14, 15, 127, 131),  # rt_sig* of this process, sigaltstack
+            *(202, 449, 218, 273, 274, 334, 324, 158),  # futex* and what a thread sets of itself
+            *(24, 204, 143, 145, 309, 140),  # sched_yield, questions to the scheduler
+            *(35, 96, 201, 228, 229, 230, 100, 219),  # sleep, clocks, restart_syscall
+            *(39, 110, 186, 102, 104, 107, 108, 63, 99),  # get*id uname sysinfo
+            *(97, 160, 98, 318),  # getrlimit setrlimit getrusage getrandom
+            *(60, 231),  # exit*
         ),
         opening=((2, 1), (257, 2)),
+        clone=56,
+        clone3=435,
+        fcntl=72,
+        ioctl=16,
+        prlimit=302,
+        tgkill=234,
     ),
     "aarch64": _Architecture(
         audit=0xC00000B7,
-        refused=(
-            *(198, 203, 202, 200, 201, 199, 242),
-            *(425, 426, 427),
-            *(221, 281),
-            *(129, 117, 270, 271, 424, 434, 438),
-            *(40, 97, 268, 280, 241, 282),
-            *(45, 38, 276, 35, 34, 37, 36),
-            *(53, 54, 437),
+        allowed=(
+            *(63, 64, 67, 65, 66, 69, 62),
+            *(57, 23, 24, 59, 436),
+            *(206, 207, 212, 204, 205, 209),
+            *(80, 79, 291, 43, 44, 48, 439),
+            *(61, 17, 78, 223),
+            *(73, 72),
+            *(222, 226, 215, 214, 216, 227, 232, 233, 236),
+            *(134, 135, 139, 136, 132),
+            *(98, 449, 96, 99, 100, 293, 283),
+            *(124, 123, 121, 120, 168, 141),
+            *(101, 169, 113, 114, 115, 153, 128),
+            *(172, 173, 178, 174, 176, 175, 177, 160, 179),
+            *(163, 164, 165, 278),
+            *(93, 94),
         ),
         opening=((56, 2),),
+        clone=220,
+        clone3=435,
+        fcntl=25,
+        ioctl=29,
+        prlimit=261,
+        tgkill=131,
     ),
 }
 
@@ -96,7 +137,10 @@ def leave_network() -> None:
 
 
 def refuse_system_calls() -> None:
-    """Let calls that reach beyond this process fail with EPERM, from now on and for good.
+    """Let all calls but those that decoding needs fail with EPERM, from now on and for good.
+
+    Threads of this process are possible, and its own end by a signal (abort(3)); other processes
+    are not.
 
     Raises:
         OSError: The kernel takes no filter.
@@ -113,6 +157,13 @@ def refuse_system_calls() -> None:
         raise OSError(ctypes.get_errno(), "the kernel refuses a system-call filter")
 
 
+def limit_for_good(kind: int, value: int) -> None:
+    """Set both limits of setrlimit(2), so that this process cannot raise them again."""
+    _, hard = resource.getrlimit(kind)
+    bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (bounded, bounded))
+
+
 def limit(kind: int, soft: int) -> None:
     """Set a soft limit of setrlimit(2), never above the hard one."""
     _, hard = resource.getrlimit(kind)
@@ -121,41 +172,52 @@ def limit(kind: int, soft: int) -> None:
 
 
 def confine() -> None:
-    """Refuse system calls, and let nothing be written: no file, no output, no core of pixels.
+    """Refuse system calls, and let nothing be written: no file, no core of pixels.
 
     Raises:
-        OSError: As `refuse_system_calls`; standard error is still there to say so.
+        OSError: As `refuse_system_calls`.
     """
-    nowhere = os.open(os.devnull, os.O_RDWR)
     refuse_system_calls()
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_FSIZE, 0)
-    for descriptor in range(3):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    limit_for_good(resource.RLIMIT_CORE, 0)
+    limit_for_good(resource.RLIMIT_FSIZE, 0)
 
 
 def _instructions(architecture: _Architecture) -> bytes:
-    """The filter: a wrong table kills, what is refused gets EPERM, all else goes on."""
+    """The filter: a wrong table kills, what is not needed gets EPERM."""
+    number = architecture
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_EQUAL, 1, 0, architecture.audit),
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER_AT),
-        *_refuse_if(_AT_LEAST, _X32_CALLS),
+        *_if(_AT_LEAST, _X32_CALLS, _REFUSE),
     ]
-    for number in architecture.refused:
-        program += _refuse_if(_EQUAL, number)
-    for number, argument in architecture.opening:
-        program += [
-            (_EQUAL, 0, 4, number),
-            (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument),
-            *_refuse_if(_ANY_BIT, _WRITING),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
-    program.append((_RETURN, 0, 0, _ALLOW))
+    for each in architecture.allowed:
+        program += _if(_EQUAL, each, _ALLOW)
+    # Its flags lie in memory, which a filter cannot see: libraries fall back to clone.
+    program += _if(_EQUAL, number.clone3, _UNKNOWN)
+    for each, argument in architecture.opening:
+        program += _by_argument(each, argument, _if(_ANY_BIT, _WRITING, _REFUSE), _ALLOW)
+    program += _by_argument(number.clone, 0, _if(_ANY_BIT, _NEW_THREAD, _ALLOW), _REFUSE)
+    # Other processes have limits and signals, too.
+    own = [0, os.getpid()]
+    for each, argument, values in (
+        (number.tgkill, 0, own[1:]),
+        (number.prlimit, 0, own),
+        (number.fcntl, 1, _FCNTL),
+        (number.ioctl, 1, _IOCTL),
+    ):
+        tests = [step for value in values for step in _if(_EQUAL, value, _ALLOW)]
+        program += _by_argument(each, argument, tests, _REFUSE)
+    program.append((_RETURN, 0, 0, _REFUSE))
     return b"".join(struct.pack("HBBI", *each) for each in program)
 
 
-def _refuse_if(test: int, number: int) -> list[tuple[int, int, int, int]]:
-    return [(test, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+def _if(test: int, value: int, then: int) -> list[_Step]:
+    return [(test, 0, 1, value), (_RETURN, 0, 0, then)]
+
+
+def _by_argument(call: int, argument: int, tests: list[_Step], otherwise: int) -> list[_Step]:
+    """What becomes of a call, by the low 32 bits of one of its arguments."""
+    steps = [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument), *tests, (_RETURN, 0, 0, otherwise)]
+    return [(_EQUAL, 0, len(steps), call), *steps]

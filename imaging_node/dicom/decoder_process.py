@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from setproctitle import setproctitle
 
 from imaging_node.dicom import confinement, shared_pixels
+from imaging_node.dicom.codec_output import CodecOutput
 from imaging_node.dicom.image_decoding import count_frames, decode_file
 from imaging_node.domain.errors import NotAnalysedError
+from imaging_node.domain.finding import NotAnalysedReason
 
 if TYPE_CHECKING:
     import socket
@@ -44,12 +46,14 @@ def serve(
     setproctitle(PROCESS_TITLE)
     confinement.end_with(parent_pid)
     process = _Process(memory_limit_bytes)
+    output = CodecOutput()
     confinement.confine()
+    output.stand_in()  # last: until now a failure to confine could still be printed
     link.send(json.dumps({"rss": process.rss_bytes()}).encode())
     while message := link.recv(MESSAGE_BYTES):
         request = json.loads(message)
         process.prepare(request["cpu_s"])
-        answer = _answer(link, request, budget, process)
+        answer = _answer(link, request, budget, process, output)
         link.send(json.dumps({**answer, "rss": process.rss_bytes()}).encode())
 
 
@@ -81,14 +85,23 @@ class _Process:
 
 
 def _answer(
-    link: socket.socket, request: dict[str, Any], budget: DecodingBudget, process: _Process
+    link: socket.socket,
+    request: dict[str, Any],
+    budget: DecodingBudget,
+    process: _Process,
+    output: CodecOutput,
 ) -> dict[str, str | int | float]:
     path = Path(request["path"])
 
     def place(rows: int, columns: int) -> FloatImage:
+        if output.take():
+            raise NotAnalysedError(
+                "the codec reported damage", reason=NotAnalysedReason.UNDECODABLE
+            )
         link.send(json.dumps({"rows": rows, "columns": columns}).encode())
         return shared_pixels.receive(link, rows, columns, admit=process.admit)
 
+    output.take()
     try:
         if request["counts"]:
             return {"frames": count_frames(path, budget=budget)}

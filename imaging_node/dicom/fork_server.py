@@ -13,11 +13,9 @@ import socket
 import traceback
 from typing import TYPE_CHECKING, Final
 
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import JPEGExtended12Bit
 from setproctitle import setproctitle
 
-from imaging_node.dicom.codecs import decodable_syntaxes
+from imaging_node.dicom.codecs import choose_codecs
 from imaging_node.dicom.confinement import end_with, leave_network
 from imaging_node.dicom.decoder_process import serve
 from imaging_node.dicom.decoding_budget import DecodingBudget
@@ -45,10 +43,7 @@ def main(
     setproctitle(PROCESS_TITLE)
     end_with(parent_pid)
     allowed = DecodingBudget(**budget)
-    decodable_syntaxes()  # imports the codecs
-    get_decoder(JPEGExtended12Bit).add_plugin(
-        "gdcm_12_bit", ("imaging_node.dicom.gdcm_extended", "decode_frame")
-    )
+    choose_codecs()
     leave_network()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
     gc.collect()
