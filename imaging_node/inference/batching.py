@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 MAXIMUM_WAITING = 1024
 # The first launch of a size may build kernels: it hangs only after so many times the limit.
 FIRST_LAUNCH_FACTOR = 10
+# Studies in work have had their time: what runs now hangs, and a stop must not.
+CLOSING_LIMIT_S = 3.0
 
 _LAUNCH_ERRORS = (
     ImagingNodeError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError,
@@ -200,13 +202,18 @@ class Batcher:
             item.answer.set_exception(_software_failure("an image holds what is not a number"))
         return item.answer
 
-    def close(self) -> None:
-        """Take no more images, answer those that wait, end the threads; safe to repeat."""
+    def close(self, limit_s: float = CLOSING_LIMIT_S) -> None:
+        """Take no more images, answer those that wait, end the threads; safe to repeat.
+
+        Args:
+            limit_s: A launch that runs longer is left to the end of the process.
+        """
+        deadline_s = time.monotonic() + limit_s
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def faulty(self) -> frozenset[str] | None:
         """Owners of the images in the launch at fault.

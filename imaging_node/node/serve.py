@@ -19,7 +19,7 @@ from setproctitle import setproctitle
 
 from imaging_node import __version__
 from imaging_node.dicom.listening_socket import bind
-from imaging_node.domain.errors import StorageError
+from imaging_node.domain.errors import BundleError, StorageError
 from imaging_node.node.certificates import require_valid_certificates
 from imaging_node.node.recovery import hold_state, recover_state
 from imaging_node.node.wiring import now
@@ -38,6 +38,8 @@ _LONGEST_RESTART_S = 30.0
 _STABLE_S = 60.0
 _STOP_LIMIT_S = 25.0
 _POLL_S = 0.1
+# TensorRT builds the engines of a bundle for minutes the first time.
+_MODELS_LIMIT_S = 15 * 60.0
 # The roles of a node that was killed are gone within this time ...
 _ORPHANS_GONE_S = 20.0
 # ... and mostly soon after the last of its ports is free.
@@ -83,6 +85,7 @@ class Node:
             0 after a drain; 1 when the node could not start.
 
         Raises:
+            BundleError: The models could not be verified in time.
             SettingsError: A certificate cannot be used or has expired.
             StorageError: Another node is at work in the state directory, a port is in use, or the
                 database is damaged or missing.
@@ -104,7 +107,7 @@ class Node:
         self._await_free_port(web.host, web.port, "web.port", patience_s=patience_s)
         require_valid_certificates(self._settings, now())
         if not self._models_are_sound():
-            return 1
+            return 0 if self._stopping.is_set() else 1
         recover_state(self._settings, patience_s=min(patience_s, _LAST_WORDS_S))
         try:
             # One socket for all receivers, which outlives each of them: while one is started
@@ -141,11 +144,28 @@ class Node:
         require_free_port(host, port, setting)
 
     def _models_are_sound(self) -> bool:
+        """Whether every bundle answers its golden cases; False as well when told to stop.
+
+        Raises:
+            BundleError: It took too long.
+        """
         names = [model.name for model in self._settings.models]
-        checked = subprocess.run(  # noqa: S603 - our own command
-            self._command("models", "verify", *names), stdout=subprocess.DEVNULL, check=False
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            self._command("models", "verify", *names), stdout=subprocess.DEVNULL
         )
-        return checked.returncode == 0
+        deadline = time.monotonic() + _MODELS_LIMIT_S
+        try:
+            while process.poll() is None and not self._stopping.is_set():
+                if time.monotonic() >= deadline:
+                    raise BundleError(
+                        f"the golden cases of {', '.join(names)} were not answered within"
+                        f" {_MODELS_LIMIT_S / 60:.0f} minutes; see `imaging-node doctor`, or"
+                        " choose another scoring.provider"
+                    )
+                self._stopping.wait(_POLL_S)
+        finally:
+            _end(process, limit_s=_LAST_WORDS_S)
+        return process.returncode == 0
 
     def _names(self) -> list[tuple[str, str]]:
         processes = {
@@ -241,11 +261,18 @@ class Node:
             # The receivers have their own: once they are gone, who calls must not wait in vain.
             self._listening.close()
         for process in processes:
-            try:
-                process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _end(process, limit_s=max(0.1, deadline - time.monotonic()))
+
+
+def _end(process: subprocess.Popen[bytes], *, limit_s: float) -> None:
+    """Ask a process to end if it still runs, and see to it after `limit_s`."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def require_free_port(host: str, port: int, setting: str) -> None:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imaging_node.inference.batching import Batcher
+from imaging_node.inference.lanes import ROUTINE
 from imaging_node.inference.outputs import MemberOutputs
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import numpy.typing as npt
 
-    from imaging_node.inference.batching import Batcher
-
+NAME = "echo"
 SHAPE = (1, 2, 2)
 
 
@@ -73,3 +76,36 @@ class EchoModel:
         self.is_running.clear()
         batcher.submit(name, image(-1), 0)
         assert self.is_running.wait(10)
+
+
+def open_batcher(
+    model: EchoModel,
+    *,
+    in_flight: int = 1,
+    maximum_waiting: int = 100,
+    launch_limit_s: float = 60,
+) -> Batcher:
+    opened = Batcher(
+        launch_budget_ms=12.5,
+        launch_limit_s=launch_limit_s,
+        in_flight=in_flight,
+        maximum_waiting=maximum_waiting,
+        monotonic_s=lambda: model.now_s,
+    )
+    opened.add_model(NAME, model)
+    return opened
+
+
+def finish(model: EchoModel, answers: list[Future[MemberOutputs]]) -> list[float]:
+    model.may_run.set()
+    return [float(answer.result(10).logits[0, 0]) for answer in answers]
+
+
+def learned_batcher(model: EchoModel) -> Batcher:
+    """One launch at a time, learned already: 4 ms and 1 ms an image, so that 8 fit."""
+    opened = open_batcher(model)
+    while opened.batch_limit(NAME) < 8:
+        model.hold(opened)
+        finish(model, [opened.submit(NAME, image(0), ROUTINE) for _ in range(8)])
+    model.launches.clear()
+    return opened
