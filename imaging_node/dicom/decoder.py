@@ -66,6 +66,7 @@ class Decoder:
     """
 
     def __init__(self, server: ForkServer, *, frame_limit_samples: int) -> None:
+        self._server = server
         self.process, self._link = server.fork()
         self._frame_limit_samples = frame_limit_samples
         self._spare: deque[SharedPixels] = deque()
@@ -77,7 +78,9 @@ class Decoder:
         except DecoderEndedError as error:
             # It has seen no file, so none is to blame.
             self.kill()
-            raise TemporaryError("A decoder process did not start; see the log") from error
+            raise TemporaryError(
+                "A decoder process did not start; see the log", is_counted=False
+            ) from error
         self._started_rss_bytes = self._rss_bytes
 
     @property
@@ -123,6 +126,10 @@ class Decoder:
             As `decode`.
         """
         return _whole(self._ask(request, deadline), "frames", most=2**31 - 1)
+
+    def has_lost_server(self) -> bool:
+        """Whether this process ended because what it was forked from did."""
+        return self._server.ends_now()
 
     def interrupt(self) -> None:
         """Kill the process under a thread that waits for it and will clean up."""
@@ -171,7 +178,9 @@ class Decoder:
         try:
             return SharedPixels(least_bytes)
         except OSError as error:
-            raise TemporaryError("There is no memory for pixels; try again") from error
+            raise TemporaryError(
+                "There is no memory for pixels; try again", is_counted=False
+            ) from error
 
     def _keep(self, memory: SharedPixels) -> None:
         """Use a memory again, as soon as no array looks at it any more."""

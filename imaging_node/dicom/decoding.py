@@ -121,12 +121,18 @@ class DecodingPool:
                 return self._ask_once(decoder, request, how, until)
             except DecoderEndedError:
                 left_s = self._time_limit_s - (time.monotonic() - begun)
+                is_image_at_fault = not decoder.has_lost_server()
             decoder = self._fork()
             try:
                 return self._ask_once(decoder, request, how, time.monotonic() + left_s)
             except DecoderEndedError as error:
                 if self._is_closed:
-                    raise TemporaryError("The decoders are stopping; try again") from error
+                    raise _stopping() from error
+                if not is_image_at_fault or decoder.has_lost_server():
+                    # It ended all decoders at work, so neither try says anything of the image.
+                    raise TemporaryError(
+                        "The decoders were ended; try again", is_counted=False
+                    ) from error
                 raise NotAnalysedError(
                     "two decoders died or exceeded their limits",
                     reason=NotAnalysedReason.UNDECODABLE,
@@ -170,12 +176,12 @@ class DecodingPool:
                 self._all.add(decoder)
                 return decoder
         decoder.kill()
-        raise TemporaryError("The decoders are stopping; try again")
+        raise _stopping()
 
     def _running_server(self) -> ForkServer:
         with self._lock:
             if self._is_closed:
-                raise TemporaryError("The decoders are stopping; try again")
+                raise _stopping()
             if self._server is not None and self._server.is_alive:
                 return self._server
             if self._server is not None:
@@ -186,7 +192,9 @@ class DecodingPool:
             try:
                 self._server = starting.result()
             except OSError as error:
-                raise TemporaryError("The decoders did not start; see `doctor`") from error
+                raise TemporaryError(
+                    "The decoders did not start; see `doctor`", is_counted=False
+                ) from error
             return self._server
 
     def _give_back(self, decoder: Decoder, *, is_usable: bool) -> None:
@@ -196,3 +204,7 @@ class DecodingPool:
                 return
             self._all.discard(decoder)
         decoder.kill()
+
+
+def _stopping() -> TemporaryError:
+    return TemporaryError("The decoders are stopping; try again", is_counted=False)

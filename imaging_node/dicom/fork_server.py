@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PROCESS_TITLE: Final = "imaging-node: decoders"
 READY: Final = b"ready"
 FORK: Final = b"fork"
+FAILED: Final = b"failed"
 PID_BYTES: Final = 4
 
 
@@ -36,7 +37,7 @@ def main(
 
     Args:
         control: Descriptor of a socket: a request brings one end of the new decoder's own
-            socket, the answer is its process id and a descriptor of it.
+            socket, the answer is its process id and a descriptor of it, or `FAILED`.
         memory_limit_bytes: What a decode may allocate above the imports.
         budget: Fields of `DecodingBudget`.
     """
@@ -55,29 +56,54 @@ def main(
         message, descriptors, _, _ = socket.recv_fds(requests, len(FORK), 1)
         if message != FORK:
             return
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            # No process or memory is left for now: that ends none of those that are there.
+            traceback.print_exc()
+            _close_all(descriptors)
+            requests.send(FAILED)
+            continue
         if pid == 0:
             requests.close()
             _become_decoder(
-                descriptors[0],
+                descriptors,
                 parent_pid=own_pid,
                 memory_limit_bytes=memory_limit_bytes,
                 budget=allowed,
             )
-        os.close(descriptors[0])
+        _close_all(descriptors)
+        _answer(requests, pid)
+
+
+def _answer(requests: socket.socket, pid: int) -> None:
+    """Hand over a descriptor of the new process; without one it ends when its socket closes."""
+    try:
         process = os.pidfd_open(pid)
+    except OSError:
+        # It ended at once, or no descriptor is left for now.
+        traceback.print_exc()
+        requests.send(FAILED)
+        return
+    try:
         socket.send_fds(requests, [pid.to_bytes(PID_BYTES, "little")], [process])
+    finally:
         os.close(process)
 
 
+def _close_all(descriptors: list[int]) -> None:
+    for each in descriptors:
+        os.close(each)
+
+
 def _become_decoder(
-    link: int, *, parent_pid: int, memory_limit_bytes: int, budget: DecodingBudget
+    descriptors: list[int], *, parent_pid: int, memory_limit_bytes: int, budget: DecodingBudget
 ) -> None:
     """Never return, whatever happens; what is printed goes nowhere once an image can be seen."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         serve(
-            socket.socket(fileno=link),
+            socket.socket(fileno=descriptors[0]),
             parent_pid=parent_pid,
             memory_limit_bytes=memory_limit_bytes,
             budget=budget,

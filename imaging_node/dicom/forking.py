@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imaging_node.dicom.fork_server import FORK, PID_BYTES, READY
+from imaging_node.dicom.fork_server import FAILED, FORK, PID_BYTES, READY
 from imaging_node.domain.errors import TemporaryError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 START_LIMIT_S: Final = 60.0
 
 _FORK_LIMIT_S: Final = 10.0
+_END_SHOWS_S: Final = 0.05
 _DEATH_LIMIT_MS: Final = 2000
 _PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 
@@ -95,6 +96,12 @@ class ForkServer:
         """Whether it still runs."""
         return self._process.poll() is None
 
+    def ends_now(self) -> bool:
+        """Whether it ended; asked when one that it forked did, which the kernel may show first."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SHOWS_S)
+        return not self.is_alive
+
     def fork(self) -> tuple[ChildProcess, socket.socket]:
         """A new decoder process, and the socket to it.
 
@@ -104,18 +111,33 @@ class ForkServer:
         with contextlib.ExitStack() as closing:
             try:
                 link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                closing.enter_context(link)
-                with self._asking, theirs:
-                    self._await_ready()
-                    self._control.settimeout(_FORK_LIMIT_S)
-                    socket.send_fds(self._control, [FORK], [theirs.fileno()])
-                    answer, descriptors, _, _ = socket.recv_fds(self._control, PID_BYTES, 1)
-                (descriptor,) = descriptors
-            except (OSError, ValueError) as error:
-                self.kill()
-                raise TemporaryError("A decoder process did not start; see `doctor`") from error
+            except OSError as error:  # the node's own descriptors: the decoders at work go on
+                raise _not_started() from error
+            closing.enter_context(link)
+            with self._asking, theirs:
+                answer, descriptors = self._exchange(theirs)
+            if answer == FAILED or not descriptors:
+                # One process too many, or no descriptor left for it: those at work go on. A decoder
+                # that nobody holds ends when its socket does.
+                raise _not_started()
             closing.pop_all()
+        (descriptor,) = descriptors
         return ChildProcess(pid=int.from_bytes(answer, "little"), descriptor=descriptor), link
+
+    def _exchange(self, theirs: socket.socket) -> tuple[bytes, list[int]]:
+        """One request and its answer; a server that is out of step with them ends."""
+        try:
+            self._await_ready()
+            self._control.settimeout(_FORK_LIMIT_S)
+            socket.send_fds(self._control, [FORK], [theirs.fileno()])
+            answer, descriptors, _, _ = socket.recv_fds(self._control, PID_BYTES + len(FAILED), 1)
+        except OSError as error:
+            self.kill()
+            raise _not_started() from error
+        if answer != FAILED and len(answer) != PID_BYTES:
+            self.kill()
+            raise _not_started()
+        return answer, descriptors
 
     def kill(self) -> None:
         """End the process and, with it, all that it forked."""
@@ -134,6 +156,10 @@ class ForkServer:
         if self._control.recv(len(READY)) != READY:
             raise OSError("the fork server ended while it started")
         self._is_ready = True
+
+
+def _not_started() -> TemporaryError:
+    return TemporaryError("A decoder process did not start; see `doctor`", is_counted=False)
 
 
 def _has_ended(descriptor: int, limit_ms: int) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +20,7 @@ import psutil
 import pytest
 from pydicom.uid import JPEG2000Lossless
 
+from imaging_node.dicom.decoder import Decoder, DecoderEndedError, Request
 from imaging_node.dicom.decoding import DecodingPool
 from imaging_node.domain.errors import NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
@@ -147,6 +151,56 @@ def test_a_killed_fork_server_costs_no_image(film: Path) -> None:
         os.kill(server.pid, signal.SIGKILL)
         assert _is_gone(decoder)
         assert pool.decode(film, "1.2.3").p_values.shape == (64, 48)
+
+
+def test_a_fork_that_fails_ends_no_decoder_at_work(film: Path) -> None:
+    with opened() as pool:
+        pool.decode(film, "1.2.3")
+        first, server = _pid(pool), pool._server
+        assert server is not None
+        # So many descriptors that it cannot take the new decoder's socket, or open its process.
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4, hard))
+        with pytest.raises(TemporaryError) as caught:
+            pool._fork()
+        assert not caught.value.is_counted
+        assert server.is_alive
+        pool.decode(film, "1.2.3")
+        assert _pid(pool) == first
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        pool._fork()
+
+
+def test_a_node_without_descriptors_ends_no_decoder_at_work(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "none left")
+
+    with opened() as pool:
+        pool.decode(film, "1.2.3")
+        first = _pid(pool)
+        with monkeypatch.context() as patching:
+            patching.setattr(socket, "socketpair", none_left)
+            with pytest.raises(TemporaryError) as caught:
+                pool._fork()
+        assert not caught.value.is_counted
+        pool.decode(film, "1.2.3")
+        assert _pid(pool) == first
+
+
+def test_a_fork_server_that_ends_under_an_image_is_not_held_against_it(film: Path) -> None:
+    def end_server(decoder: Decoder, _: Request, *, deadline: float) -> None:
+        assert deadline
+        os.kill(decoder._server.pid, signal.SIGKILL)
+        assert _is_gone(decoder.process.pid)
+        raise DecoderEndedError
+
+    with opened() as pool:
+        with pytest.raises(TemporaryError) as caught:
+            pool._ask(Request(path=film), end_server)
+        assert not caught.value.is_counted
+        pool.decode(film, "1.2.3")
 
 
 def test_decoders_outlive_the_thread_that_first_needed_them(film: Path) -> None:
