@@ -72,7 +72,7 @@ class ScoringSettings(Section):
         60, gt=1, le=3600, description="Seconds after which a dead worker's study is taken over."
     )
     concurrent_studies: int = Field(
-        4, ge=1, le=64, description="Studies in work at a time; their images share launches."
+        8, ge=1, le=64, description="Studies in work at a time; their images share launches."
     )
     threads: int = Field(
         0, ge=0, le=256, description="Threads of the model runtime; 0: one for each core."
