@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
+import psutil
 import typer
 from bench_peers import LOOPBACK, load, require_tools, storescp
 from role_usage import MIB, usage_by_role
@@ -100,7 +101,7 @@ def at_depth(studies: int, depth: int) -> Depth:
                 await_ended(settings, studies)
                 usage = usage_by_role(node.process.pid)
                 page_ms = min(page_time_ms(node) for _ in range(5))
-                node.process.kill()  # the others are only there to wait
+                kill_family(node.process.pid)  # the others are only there to wait
             database, _, _ = open_state(settings)
             ended = [each.finished_at for each in list_studies(database, now=now())]
             database.close()
@@ -220,6 +221,14 @@ def await_ended(settings: Settings, studies: int) -> None:
             raise SystemExit("the studies did not end in time")
         time.sleep(0.5)
     database.close()
+
+
+def kill_family(pid: int) -> None:
+    """Kill a node and all of its roles; return once they are gone."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for each in family:
+        each.kill()
+    psutil.wait_procs(family[1:], timeout=20)
 
 
 def page_time_ms(node: LocalNode) -> float:

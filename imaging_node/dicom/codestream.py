@@ -39,6 +39,7 @@ _JPEG_2000: Final = frozenset(
 # Start-of-frame markers of ITU-T T.81 B.1.1.3 and of JPEG-LS (T.87 C.1.1).
 _START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
+_PRECISIONS: Final = {JPEGBaseline8Bit: frozenset({8}), JPEGExtended12Bit: frozenset({8, 12})}
 _SIZ: Final = b"\xff\x4f\xff\x51"  # start of codestream, image and tile size: T.800 A.5.1
 _RLE_EXPANSION: Final = 64  # two bytes make 128 at most (PS3.5 G.3.1)
 _RLE_HEADER: Final = struct.Struct("<16L")  # number of segments and their offsets: PS3.5 G.5
@@ -74,6 +75,8 @@ def check_frame(
         precision, (*claimed, tiles) = None, _jpeg_2000_size(frame)
     else:
         return None
+    if precision is not None and precision not in _precisions(transfer_syntax, bytes_per_pixel):
+        raise _undecodable("the compressed frame has samples of a size that is not allowed")
     if claimed != [rows, columns, 1]:
         raise _undecodable("the compressed frame has another size than the header")
     if transfer_syntax in _JPEG_LS and _END_OF_IMAGE not in frame[-_LONGEST_PADDING:]:
@@ -82,6 +85,12 @@ def check_frame(
     if transfer_syntax in _JPEG_2000:
         _check_tile_parts(frame, tiles)
     return precision
+
+
+def _precisions(transfer_syntax: UID, bytes_per_pixel: int) -> frozenset[int]:
+    """Bits of a sample that T.81 B.2.2 and T.87 C.2.2 allow, and the header has room for."""
+    allowed = _PRECISIONS.get(transfer_syntax, frozenset(range(2, 17)))
+    return frozenset(each for each in allowed if each <= 8 * bytes_per_pixel)
 
 
 def _check_run_lengths(frame: bytes, *, rows: int, columns: int, bytes_per_pixel: int) -> None:

@@ -177,12 +177,17 @@ def lane(claim: Claim) -> int:
     """The batcher's lane for a claimed study."""
     if claim.is_archive:
         return ARCHIVE
-    return ROUTINE if claim.ordered_priority is ReadingPriority.ROUTINE else STAT
+    return ROUTINE if priority(claim) is ReadingPriority.ROUTINE else STAT
+
+
+def priority(claim: Claim) -> ReadingPriority:
+    """How urgent a claimed study is: as ordered, or more after an earlier answer."""
+    return max(claim.ordered_priority, claim.shown_priority, key=lambda each: each.urgency)
 
 
 def target_s(claim: Claim) -> float:
     """Seconds from its arrival in which a study should be scored: orders it inside its lane."""
-    return math.inf if claim.is_archive else _TARGETS_S[claim.ordered_priority]
+    return math.inf if claim.is_archive else _TARGETS_S[priority(claim)]
 
 
 def settings_digest(

@@ -52,6 +52,15 @@ class Execution:
         """Whether launches run on a GPU."""
         return self.provider in _NEEDED
 
+    @property
+    def named_precision(self) -> str:
+        """As reports and the settings digest name it; "f32" only where it is exact.
+
+        ONNX Runtime has no option that keeps TensorRT from rounding products to TF32.
+        """
+        is_rounded = self.provider == "tensorrt" and self.precision == "f32"
+        return "f32 with TF32 products" if is_rounded else self.precision
+
 
 def share_threads(threads: int) -> tuple[int, int]:
     """Launches in flight and threads of each, from `threads` >= 1 in all."""

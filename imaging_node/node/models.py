@@ -110,7 +110,7 @@ def _load(
         )
         execution = replace(execution, engine_folder=folder)
     opened = open_model(bundle, execution, settings.scoring.precision)
-    precision = opened.execution.precision
+    precision = opened.execution.named_precision
     scorer = Scorer(bundle, opened, batcher, site_operating_points=model.operating_points)
     own = {finding.label: finding.operating_point for finding in bundle.findings}
     return ConfiguredModel(

@@ -16,9 +16,11 @@ from imaging_node.dicom.decoding import DecodingPool
 from imaging_node.dicom.decoding_budget import DecodingBudget
 from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.domain.priority import ReadingPriority, TriageRule
+from imaging_node.flow.analysis import lane
 from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
 from imaging_node.inference.batching import FIRST_LAUNCH_FACTOR
+from imaging_node.inference.lanes import STAT
 from imaging_node.node.launch_watch import LaunchWatch
 from imaging_node.node.models import load_models
 from imaging_node.node.recovery import recover_state
@@ -341,7 +343,7 @@ class StudyWorkers:
 
 
 def _is_urgent(claim: Claim) -> bool:
-    return claim.shown_priority is not ReadingPriority.ROUTINE and not claim.is_archive
+    return lane(claim) == STAT
 
 
 def _note_storage(error: StorageError) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -48,7 +50,6 @@ _LOSSY: dict[UID, dict[str, Any]] = {
 _BY_GDCM = {
     JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
     JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
-    JPEGExtended12Bit: gdcm.TransferSyntax.JPEGExtendedProcess2_4,
 }
 
 
@@ -120,6 +121,10 @@ def _datasets() -> Iterator[tuple[str, Dataset]]:
     for syntax in _BY_GDCM:
         yield syntax.name, by_gdcm(radiograph(rows=_ROWS, columns=_COLUMNS), syntax)
     yield JPEGBaseline8Bit.name, _jpeg()
+    yield f"{JPEGExtended12Bit.name}, 8 bits", _jpeg(JPEGExtended12Bit)
+    encoder = shutil.which("dcmcjpeg")
+    if encoder is not None:  # GDCM writes 16 bits there, which no decoder may read (T.81 B.2.2)
+        yield f"{JPEGExtended12Bit.name}, 12 bits", _jpeg_12_bits(encoder)
     for syntax in map(UID, _HTJ2K):
         # Nothing that is installed encodes it; its decoder reads the older codestream as well.
         relabelled = _compressed(JPEG2000Lossless)
@@ -174,7 +179,16 @@ def by_gdcm(dataset: Dataset, syntax: UID) -> Dataset:
         return dcmread(BytesIO(compressed.read_bytes()))
 
 
-def _jpeg() -> Dataset:
+def _jpeg_12_bits(encoder: str) -> Dataset:
+    """By DCMTK's dcmcjpeg, at the best quality."""
+    with TemporaryDirectory() as folder:
+        plain, compressed = Path(folder, "plain.dcm"), Path(folder, "compressed.dcm")
+        write(radiograph(rows=_ROWS, columns=_COLUMNS), plain)
+        subprocess.run([encoder, "+ee", "+q", "100", plain, compressed], check=True)
+        return dcmread(BytesIO(compressed.read_bytes()))
+
+
+def _jpeg(syntax: UID = JPEGBaseline8Bit) -> Dataset:
     dataset = radiograph(rows=_ROWS, columns=_COLUMNS)
     words = np.frombuffer(dataset.PixelData, "<u2").reshape(_ROWS, _COLUMNS)
     buffer = BytesIO()
@@ -182,7 +196,7 @@ def _jpeg() -> Dataset:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
     dataset.PixelData = encapsulate([buffer.getvalue()])
     dataset["PixelData"].VR = "OB"
-    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    dataset.file_meta.TransferSyntaxUID = syntax
     return dataset
 
 

@@ -11,6 +11,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -137,3 +139,29 @@ def test_a_scan_without_an_end_is_refused_because_its_decoder_would_not_end() ->
     frame = _compressed(JPEGLSLossless)
     with pytest.raises(NotAnalysedError, match="cut off"):
         _check(frame[: len(frame) // 2], JPEGLSLossless)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "bits", "is_allowed"),
+    [
+        (JPEGBaseline8Bit, 8, True),
+        (JPEGBaseline8Bit, 12, False),
+        (JPEGExtended12Bit, 12, True),
+        (JPEGExtended12Bit, 16, False),
+        (JPEGLosslessSV1, 16, True),
+        (JPEGLosslessSV1, 1, False),
+    ],
+)
+def test_a_frame_whose_samples_have_a_size_that_is_not_allowed_is_refused(
+    syntax: UID, bits: int, *, is_allowed: bool
+) -> None:
+    frame = b"\xff\xd8\xff\xc1" + struct.pack(">HBHHB", 11, bits, 64, 48, 1) + bytes(8)
+
+    def check() -> int | None:
+        return check_frame(frame, syntax, rows=64, columns=48, bytes_per_pixel=2)
+
+    if is_allowed:
+        assert check() == bits
+    else:
+        with pytest.raises(NotAnalysedError):
+            check()

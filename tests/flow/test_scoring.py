@@ -15,6 +15,7 @@ from imaging_node.dicom.file_format import split_part10
 from imaging_node.dicom.intake_port import IncomingInstance
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import ReadingPriority
+from imaging_node.flow.analysis import lane
 from imaging_node.flow.intake import accept_instance, open_room
 from imaging_node.flow.scoring import (
     ATTEMPTS_BEFORE_DECLINING,
@@ -22,6 +23,7 @@ from imaging_node.flow.scoring import (
     ScoringRoom,
     score_study,
 )
+from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
 from imaging_node.node.score import close_scoring_room, open_scoring_room
 from imaging_node.settings import Settings
 from imaging_node.store.arrivals import read_study
@@ -345,3 +347,14 @@ def test_a_colour_image_beside_a_scored_one_leaves_no_absent_behind(
     report = answers(room, uid)[-1]
     assert report.CompletionFlag == "PARTIAL"
     assert '"272519000"' not in report.to_json()  # Absent
+
+
+def test_a_study_that_an_earlier_answer_raised_is_scored_as_an_urgent_one(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    accept(opened, clock, film())
+    claim = claimed(opened, clock)
+
+    assert lane(claim) == ROUTINE
+    assert lane(replace(claim, shown_priority=ReadingPriority.URGENT)) == STAT
+    assert lane(replace(claim, shown_priority=ReadingPriority.STAT, is_archive=True)) == ARCHIVE
