@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 _START_LIMIT_S = 60.0
+_MOST_STARTS = 5
 _POLL_S = 0.05
 
 
@@ -40,21 +41,35 @@ def load() -> str:
 def storescp(folder: Path) -> Iterator[int]:
     """DCMTK's receiver on a free port, a process for each association; its port."""
     folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-    process = subprocess.Popen(
-        ["storescp", "--fork", "-od", folder, "-pdu", "131072", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=without_nagle(),
-    )
+    process, port = _start_storescp(folder)
     try:
-        await_listener(port)
         yield port
     finally:
         process.terminate()
         process.wait()
+
+
+def _start_storescp(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A receiver that listens, and its port: another may take a free one just before it."""
+    for _ in range(_MOST_STARTS):
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+        process = subprocess.Popen(
+            ["storescp", "--fork", "-od", folder, "-pdu", "131072", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=without_nagle(),
+        )
+        deadline = time.monotonic() + _START_LIMIT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex((LOOPBACK, port)) == 0:
+                    return process, port
+            time.sleep(_POLL_S)
+        process.kill()
+        process.wait()
+    raise SystemExit("storescp did not start")
 
 
 def await_listener(port: int) -> None:
