@@ -41,6 +41,7 @@ ATTEMPTS_BEFORE_DECLINING = 3
 ATTEMPTS_BEFORE_FAILING = 5
 _LONGEST_BACKOFF_S = 60.0
 _STORAGE_WAIT_S = 10.0
+_OTHERS_FAULT_WAIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,12 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
     try:
         ending = _ending(claim, room, started_at)
     except TemporaryError as error:
-        give_back(claim, room, reason=str(error), wait_s=None if error.is_counted else 0.0)
+        give_back(
+            claim,
+            room,
+            reason=str(error),
+            wait_s=None if error.is_counted else _OTHERS_FAULT_WAIT_S,
+        )
         return
     except DurabilityError:
         raise  # the process must end: what it wrote may not be what the disk holds
