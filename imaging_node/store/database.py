@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateIndex
 
 from imaging_node.domain.errors import DurabilityError, RowRefusedError, StorageError
 from imaging_node.store import checksums, migration, schema
@@ -182,7 +183,8 @@ def open_database(url: str, *, may_create: bool = True) -> Database:
         schema.metadata.create_all(connection)
         for table in schema.metadata.sorted_tables:
             for index in table.indexes:  # of a database that was made before there was one
-                index.create(connection, checkfirst=True)
+                # Not by looking which there are: SQLAlchemy cannot read a damaged schema.
+                connection.execute(CreateIndex(index, if_not_exists=True))
         checksums.create_triggers(connection)
         connection.execute(
             insert(schema.node)
