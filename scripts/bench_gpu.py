@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+from bare_runtime import member_sessions
 from bench_peers import load
-from bench_score import member_sessions, written_films
+from bench_score import written_films
 
 from imaging_node.dicom.decoding import DecodingPool
 from imaging_node.inference.batching import Batcher

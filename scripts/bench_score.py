@@ -9,14 +9,20 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import onnxruntime
 import typer
+from bare_runtime import (
+    Layout,
+    Speed,
+    best_batches,
+    member_sessions,
+    prepared_images,
+    speed_of,
+)
 from bench_peers import load
 from pydicom import dcmread
 from pydicom.uid import (
@@ -45,33 +51,12 @@ if TYPE_CHECKING:
     from imaging_node.inference.bundle import Bundle
 
 ROWS, COLUMNS = 2500, 2048
-BATCHES = (1, 2, 4, 8, 16, 32)
 SUBMITTERS = 16
 TO_REACH = 0.95
 MOST_MAP_COST = 0.05
 _MEMORY_BYTES = 1024 * 1024 * 1024
 _BY_PYDICOM = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
 _BY_DCMTK = {"JPEG lossless": ("dcmcjpeg", "+e1"), "big endian": ("dcmconv", "+tb")}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """One way to use the bare runtime."""
-
-    launches: int
-    threads: int
-    batch: int
-
-    def __str__(self) -> str:
-        return f"{self.launches} launches of {self.threads} threads, batch {self.batch}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """One measurement; `core_ms` is processor time an image, of all threads together."""
-
-    images_per_s: float
-    core_ms: float
 
 
 def score(
@@ -86,10 +71,7 @@ def score(
     with tempfile.TemporaryDirectory(prefix="imaging-node-bench-") as folder:
         measure_decoding(Path(folder), files)
     measure_preprocessing(bundle)
-    prepared = [
-        prepare(synthetic_thorax(400, 350, opacity=index / 64, seed=index), bundle.preprocessing)
-        for index in range(32)
-    ]
+    prepared = prepared_images(bundle)
     measure_batcher(bundle, prepared, rounds=rounds, images=images, cores=cores)
     measure_maps(bundle, np.stack(prepared[:8]), rounds=rounds)
     typer.echo(f"load after: {load()}")
@@ -150,13 +132,8 @@ def measure_batcher(
     cores: int,
 ) -> None:
     """The batcher beside the bare runtime's best batch and layout, in turns."""
-    scan = {layout: Bare(bundle, layout, prepared) for layout in layouts(cores)}
-    first = {layout: bare.run(images).images_per_s for layout, bare in scan.items()}
-    ranked = sorted(first, key=lambda each: -first[each])
-    for layout in ranked:
-        typer.echo(f"  bare, first look: {layout}: {first[layout]:.0f} images/s")
-    # The best batch of each way to spread the cores: one look is no measurement.
-    finalists = list({(each.launches, each.threads): each for each in reversed(ranked)}.values())
+    # One look is no measurement: the best batch of each way to spread the cores is run in turns.
+    finalists = best_batches(bundle, prepared, cores=cores, images=images)
     in_flight, threads = share_threads(cores)
     execution = Execution(threads=threads, in_flight=in_flight)
     batcher = Batcher(launch_budget_ms=150, in_flight=in_flight)
@@ -166,7 +143,7 @@ def measure_batcher(
     theirs: dict[Layout, list[Speed]] = {layout: [] for layout in finalists}
     for _ in range(rounds):
         for layout in finalists:
-            theirs[layout].append(scan[layout].run(images))
+            theirs[layout].append(finalists[layout].run(images))
         ours.append(submit_all(batcher, prepared, images))
     launches, launched = batcher.launches, batcher.launched_images
     batcher.close()
@@ -190,55 +167,6 @@ def measure_batcher(
     )
 
 
-def layouts(cores: int) -> list[Layout]:
-    """Ways to spread the cores over launches."""
-    in_flight, threads = share_threads(cores)
-    spreads = dict.fromkeys([(1, cores), (in_flight, threads), (cores, 1)])
-    return [
-        Layout(launches=launches, threads=each, batch=batch)
-        for launches, each in spreads
-        for batch in BATCHES
-    ]
-
-
-class Bare:
-    """Owns sessions of ONNX Runtime that run one batch again and again, as fast as they can."""
-
-    def __init__(
-        self, bundle: Bundle, layout: Layout, prepared: Sequence[npt.NDArray[np.float32]]
-    ) -> None:
-        self._batch = np.stack(prepared[: layout.batch])
-        self._sessions = [member_sessions(bundle, layout.threads) for _ in range(layout.launches)]
-
-    def run(self, images: int) -> Speed:
-        """Speed over about so many images."""
-        launches = max(1, round(images / len(self._batch) / len(self._sessions)))
-
-        def run(sessions: list[onnxruntime.InferenceSession]) -> None:
-            for _ in range(launches):
-                for session in sessions:
-                    session.run(None, {"image": self._batch})
-
-        with ThreadPoolExecutor(len(self._sessions)) as threads:
-            return _speed(
-                lambda: list(threads.map(run, self._sessions)),
-                launches * len(self._batch) * len(self._sessions),
-            )
-
-
-def member_sessions(bundle: Bundle, threads: int) -> list[onnxruntime.InferenceSession]:
-    """One plain session for each member, as ONNX Runtime makes them but for its threads."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Threads of two networks that spin take turns badly: a third of the rate.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return [
-        onnxruntime.InferenceSession(each.model, options, providers=["CPUExecutionProvider"])
-        for each in bundle.members
-    ]
-
-
 def submit_all(batcher: Batcher, prepared: Sequence[npt.NDArray[np.float32]], images: int) -> Speed:
     """Speed when threads submit one image after the other, as studies do."""
 
@@ -246,7 +174,7 @@ def submit_all(batcher: Batcher, prepared: Sequence[npt.NDArray[np.float32]], im
         batcher.submit("bench", prepared[number % len(prepared)], ARCHIVE).result()
 
     with ThreadPoolExecutor(SUBMITTERS) as studies:
-        return _speed(lambda: list(studies.map(submit, range(images))), images)
+        return speed_of(lambda: list(studies.map(submit, range(images))), images)
 
 
 def measure_maps(bundle: Bundle, batch: npt.NDArray[np.float32], *, rounds: int) -> None:
@@ -285,13 +213,6 @@ def _written_by_pydicom(plain: Path, syntax: str) -> Path:
     return path
 
 
-def _speed(work: Callable[[], object], images: int) -> Speed:
-    began_s, began_core_s = time.perf_counter(), time.process_time()
-    work()
-    elapsed_s, core_s = time.perf_counter() - began_s, time.process_time() - began_core_s
-    return Speed(images_per_s=images / elapsed_s, core_ms=core_s * 1000 / images)
-
-
 def _median_speed(speeds: Sequence[Speed]) -> float:
     return statistics.median(each.images_per_s for each in speeds)
 
@@ -308,7 +229,7 @@ def _described(speeds: Sequence[Speed]) -> str:
 
 
 def _core_ms_of(work: Callable[[], object]) -> float:
-    return _speed(work, 1).core_ms
+    return speed_of(work, 1).core_ms
 
 
 def _timed_ms(work: Callable[[], object]) -> float:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIB = 1024 * 1024
-_SAMPLE_S = 0.2
+# Each look costs some ms of what is measured.
+_SAMPLE_S = 1.0
 
 
 @dataclass(slots=True)

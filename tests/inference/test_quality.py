@@ -10,7 +10,7 @@ import pytest
 
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
-from imaging_node.inference.quality import check_quality
+from imaging_node.inference.quality import check_quality, median
 
 if TYPE_CHECKING:
     from imaging_node.domain.image import DecodedImage
@@ -52,3 +52,11 @@ def test_a_picture_passes_even_with_wide_black_borders(
 ) -> None:
     check_quality(thorax.p_values, bundle.quality_gates)
     check_quality(np.pad(thorax.p_values, 400), bundle.quality_gates)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 3), (300, 301), (411, 333)])
+def test_the_grey_that_others_are_compared_with_is_the_median(shape: tuple[int, int]) -> None:
+    for sample in (RANDOM.random(shape, np.float32), RANDOM.integers(0, 3, shape) / np.float32(2)):
+        values = np.asarray(sample, np.float32)
+        assert median(values) == np.median(values)
+        assert median(values).dtype == np.median(values).dtype
