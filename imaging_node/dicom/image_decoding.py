@@ -20,6 +20,7 @@ from imaging_node.dicom.encoding import PARSE_ERRORS
 from imaging_node.dicom.frame_groups import frame_header
 from imaging_node.dicom.image_file import UNDEFINED_LENGTH, ImageFile, open_image
 from imaging_node.dicom.pixels import StoredImage, pixel_aspect, read_transform, to_p_values
+from imaging_node.dicom.spooled_file import UnreadableFileError, is_unreadable
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
 
@@ -63,6 +64,7 @@ def decode_file(
     Raises:
         NotAnalysedError: The pixels are missing, are not one grayscale frame, exceed the budget,
             or cannot be decoded.
+        UnreadableFileError: The file cannot be read, which says nothing of the image.
     """
     try:
         with open_image(path, budget, with_frame_groups=frame is not None) as image:
@@ -82,6 +84,7 @@ def count_frames(path: Path, *, budget: DecodingBudget = _DEFAULT_BUDGET) -> int
 
     Raises:
         NotAnalysedError: There is no pixel data, or the header cannot be read within the budget.
+        UnreadableFileError: As `decode_file`.
     """
     try:
         with open_image(path, budget) as image:
@@ -90,7 +93,9 @@ def count_frames(path: Path, *, budget: DecodingBudget = _DEFAULT_BUDGET) -> int
         raise _not_decoded(error) from error
 
 
-def _not_decoded(error: BaseException) -> NotAnalysedError:
+def _not_decoded(error: BaseException) -> NotAnalysedError | UnreadableFileError:
+    if is_unreadable(error):
+        return UnreadableFileError("a spooled file cannot be read")
     return _undecodable(f"the decoder failed with {type(error).__name__}")
 
 

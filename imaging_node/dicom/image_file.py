@@ -22,6 +22,7 @@ from imaging_node.dicom.header_scan import (
     scan_header,
 )
 from imaging_node.dicom.part10 import open_plain
+from imaging_node.dicom.spooled_file import reading
 from imaging_node.domain.errors import NotAnalysedError, RejectedInstanceError
 from imaging_node.domain.finding import NotAnalysedReason
 
@@ -82,15 +83,17 @@ class ImageFile:
 
         Raises:
             ValueError: The file ends before, or there is nothing to see.
+            UnreadableFileError: It cannot be mapped.
         """
         if not 0 < length <= self.size_bytes - begin:
             raise ValueError("the file is too short")
         if isinstance(self.file, BytesIO):
             return memoryview(self.file.getvalue())[begin : begin + length]
         offset = begin % mmap.ALLOCATIONGRANULARITY
-        mapping = mmap.mmap(
-            self.file.fileno(), length + offset, access=mmap.ACCESS_READ, offset=begin - offset
-        )
+        with reading():
+            mapping = mmap.mmap(
+                self.file.fileno(), length + offset, access=mmap.ACCESS_READ, offset=begin - offset
+            )
         return memoryview(mapping)[offset:]
 
 
@@ -105,7 +108,8 @@ def open_image(
 
     Raises:
         NotAnalysedError: The header exceeds the budget, or there is no pixel data.
-        InvalidDicomError, zlib.error, exception of `encoding.PARSE_ERRORS`: As `read_part10`.
+        UnreadableFileError, InvalidDicomError, zlib.error, exception of `encoding.PARSE_ERRORS`: As
+            `open_plain`.
     """
     keywords = _KEYWORDS + _FRAME_KEYWORDS if with_frame_groups else _KEYWORDS
     with open_plain(path, inflated_limit_bytes=budget.inflated_bytes) as file:
@@ -167,7 +171,8 @@ def _beginning(file: BinaryIO, head: bytes, length: int) -> bytes | mmap.mmap:
         return head[:length]
     if isinstance(file, BytesIO):
         return file.getvalue()[:length]
-    return mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
+    with reading():
+        return mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
 
 
 def _dataset_begin(head: bytes) -> tuple[int, str]:
