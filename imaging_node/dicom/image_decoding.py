@@ -14,7 +14,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, JPEGExtended12Bit
 
 from imaging_node.dicom.codestream import check_frame
-from imaging_node.dicom.compressed_frames import compressed_frame
+from imaging_node.dicom.compressed_frames import compressed_frame, more_frames_than_stated
 from imaging_node.dicom.decoding_budget import DecodingBudget
 from imaging_node.dicom.encoding import PARSE_ERRORS
 from imaging_node.dicom.frame_groups import frame_header
@@ -179,6 +179,12 @@ def _native(
     begin, end_of_frame = begin + first_bit // 8, begin + (last_bit + 7) // 8
     if end_of_frame > end:
         raise ValueError("the pixel data is too short")
+    if frames == 1 and image.pixel_length != UNDEFINED_LENGTH:
+        # What is less than a frame may be padding, of which some writers add more than a byte; a
+        # frame of a single byte is padded by as much.
+        is_even = (end_of_frame - begin) % 2 == 0
+        if end - begin >= max((2 * last_bit + 7) // 8, end_of_frame - begin + 2 - is_even):
+            raise more_frames_than_stated()
     piece = image.piece(begin, end_of_frame - begin)
     if allocated == 1 and frames > 1:
         # Frames of single bits follow each other without a gap, least significant bit first
