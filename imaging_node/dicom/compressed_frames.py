@@ -8,8 +8,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from pydicom.encaps import get_frame
+from pydicom.uid import RLELossless
 
 from imaging_node.dicom.image_file import UNDEFINED_LENGTH
+from imaging_node.domain.errors import NotAnalysedError
+from imaging_node.domain.finding import NotAnalysedReason
 
 if TYPE_CHECKING:
     from imaging_node.dicom.image_file import ImageFile
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 _ITEM, _DELIMITER = 0xE000FFFE, 0xE0DDFFFE  # as a little endian number: group, then element
 _MOST_FRAGMENTS: Final = 1_000_000
 _HEAD: Final = struct.Struct("<LL")
+_OFFSET_BYTES, _EXTENDED_OFFSET_BYTES = 4, 8  # of one frame, in the two tables of offsets
+# Start of a JPEG and of a JPEG 2000 codestream; coded data hold neither, or hardly ever.
+_BEGINNINGS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")
 
 
 def compressed_frame(image: ImageFile, index: int, frames: int) -> bytes:
@@ -28,6 +34,7 @@ def compressed_frame(image: ImageFile, index: int, frames: int) -> bytes:
         frames: How many the header states.
 
     Raises:
+        NotAnalysedError: The header states one frame, and there are several.
         ValueError: The frame is not there, or the pixel data has no end.
         Exception of `encoding.PARSE_ERRORS`: Items cannot be told apart.
     """
@@ -37,7 +44,9 @@ def compressed_frame(image: ImageFile, index: int, frames: int) -> bytes:
         file = BytesIO(bytes(image.piece(begin, image.pixel_length)))
         begin = 0
     if frames == 1:
-        return _all_fragments(file, begin, is_open=image.pixel_length == UNDEFINED_LENGTH)
+        table, fragments = _fragments(file, begin, is_open=image.pixel_length == UNDEFINED_LENGTH)
+        _require_one_frame(image, table, fragments)
+        return b"".join(fragments)
     file.seek(begin)
     frame: bytes = get_frame(
         file, index, extended_offsets=_extended_offsets(image), number_of_frames=frames
@@ -51,18 +60,45 @@ def _extended_offsets(image: ImageFile) -> tuple[bytes, bytes] | None:
     return (offsets, lengths) if offsets and lengths else None
 
 
-def _all_fragments(file: BinaryIO, begin: int, *, is_open: bool) -> bytes:
-    """All fragments behind the Basic Offset Table: a file that was cut off is no image."""
-    fragments: list[bytes] = []
+def more_frames_than_stated() -> NotAnalysedError:
+    """The refusal of pixel data that hold what the header does not own to."""
+    return NotAnalysedError(
+        "the pixel data hold more frames than the header states",
+        reason=NotAnalysedReason.MULTI_FRAME,
+    )
+
+
+def _require_one_frame(image: ImageFile, table: bytes, fragments: list[bytes]) -> None:
+    """Refuse what can be told to be several frames; several fragments may be one.
+
+    Raises:
+        NotAnalysedError: There are several frames.
+    """
+    extended = image.header.get("ExtendedOffsetTable") or b""
+    later = [each for each in fragments if each][1:]
+    # PS3.5 A.4.2: a frame of run lengths is one fragment.
+    is_one_each = image.header.file_meta.TransferSyntaxUID == RLELossless
+    if (
+        len(table) > _OFFSET_BYTES
+        or len(extended) > _EXTENDED_OFFSET_BYTES
+        or (is_one_each and later)
+        or any(each.startswith(_BEGINNINGS) for each in later)
+    ):
+        raise more_frames_than_stated()
+
+
+def _fragments(file: BinaryIO, begin: int, *, is_open: bool) -> tuple[bytes, list[bytes]]:
+    """Basic Offset Table, and all fragments behind it: a file that was cut off is no image."""
+    table, fragments = b"", list[bytes]()
     size_bytes = file.seek(0, os.SEEK_END)
     file.seek(begin)
     for number in range(_MOST_FRAGMENTS):
         head = file.read(_HEAD.size)
         if not head and not is_open:
-            return b"".join(fragments)
+            return table, fragments
         tag, length = _HEAD.unpack(head)
         if tag == _DELIMITER:
-            return b"".join(fragments)
+            return table, fragments
         if tag != _ITEM:
             raise ValueError("what lies between fragments is no item")
         if length > size_bytes - file.tell():
@@ -70,4 +106,6 @@ def _all_fragments(file: BinaryIO, begin: int, *, is_open: bool) -> bytes:
         fragment = file.read(length)
         if number:
             fragments.append(fragment)
+        else:
+            table = fragment
     raise ValueError("there are too many fragments")

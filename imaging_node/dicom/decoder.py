@@ -40,6 +40,10 @@ class DecoderEndedError(Exception):
     """The process died, was too slow, exceeded a limit, or answered nonsense."""
 
 
+class DecoderReadingError(DecoderEndedError):
+    """The process says that it cannot read the file, which the node must see for itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is asked of a decoder.
@@ -164,6 +168,8 @@ class Decoder:
             raise DecoderEndedError from error
         if not isinstance(message, dict) or "exceeded" in message:
             raise DecoderEndedError
+        if "failed" in message:
+            raise DecoderReadingError
         if "rss" in message:
             self._rss_bytes = _whole(message, "rss", least=0, most=2**62)
         if "reason" in message:

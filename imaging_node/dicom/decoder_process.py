@@ -17,6 +17,7 @@ from setproctitle import setproctitle
 from imaging_node.dicom import confinement, shared_pixels
 from imaging_node.dicom.codec_output import CodecOutput
 from imaging_node.dicom.image_decoding import count_frames, decode_file
+from imaging_node.dicom.spooled_file import UnreadableFileError
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
 
@@ -30,6 +31,7 @@ PROCESS_TITLE: Final = "imaging-node: decode"
 MESSAGE_BYTES: Final = 65536
 """Longest message either way; a path is the longest thing in one."""
 EXCEEDED_MEMORY: Final = "memory"
+FAILED_READING: Final = "reading"
 
 _PAGE_BYTES: Final = resource.getpagesize()
 _CPU_MARGIN_S: Final = 2
@@ -108,6 +110,8 @@ def _answer(
         _, aspect = decode_file(path, frame=request["frame"], budget=budget, place=place)
     except NotAnalysedError as error:
         return {"reason": error.reason.name, "detail": str(error)}
+    except UnreadableFileError:
+        return {"failed": FAILED_READING}
     except MemoryError:
         return {"exceeded": EXCEEDED_MEMORY}
     return {"aspect": aspect}

@@ -7,7 +7,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from imaging_node.dicom.decoder import Decoder, DecoderEndedError, Request
+from imaging_node.dicom.decoder import (
+    Decoder,
+    DecoderEndedError,
+    DecoderReadingError,
+    Request,
+)
 from imaging_node.dicom.decoding_budget import DecodingBudget
 from imaging_node.dicom.forking import ForkServer
 from imaging_node.domain.errors import IntegrityError, NotAnalysedError, TemporaryError
@@ -26,6 +31,7 @@ FIRST_TRY: Final = 0.75
 one that hung by accident needs little of the rest."""
 
 _DEFAULT_BUDGET: Final = DecodingBudget()
+_CHUNK_BYTES: Final = 2**20
 
 
 class DecodingPool:
@@ -78,7 +84,8 @@ class DecodingPool:
             NotAnalysedError: The pixels are missing, not grayscale, not one frame, or cannot be
                 decoded within the limits, in two processes one after the other.
             IntegrityError: The file is gone.
-            TemporaryError: The pool is closed, or no process could be started.
+            TemporaryError: The pool is closed, no process could be started, or the file cannot
+                be read; counted only if no decoder can read what the node can.
         """
         pixels, aspect = self._ask(Request(path=path, frame=frame), Decoder.decode)
         return DecodedImage(
@@ -111,8 +118,7 @@ class DecodingPool:
 
     def _ask(self, request: Request, how: Callable[..., Answer]) -> Answer:
         """The answer of a decoder, or of a fresh one when it ended over the file."""
-        if not request.path.is_file():
-            raise IntegrityError("a spooled file is gone; restore it from a backup")
+        _require_there(request.path)
         with self._slots:
             decoder = self._take()
             begun = time.monotonic()
@@ -132,6 +138,11 @@ class DecodingPool:
                     # It ended all decoders at work, so neither try says anything of the image.
                     raise TemporaryError(
                         "The decoders were ended; try again", is_counted=False
+                    ) from error
+                _require_readable(request.path)
+                if isinstance(error, DecoderReadingError):
+                    raise TemporaryError(
+                        "The decoders cannot read a file that the node can; see `doctor`"
                     ) from error
                 raise NotAnalysedError(
                     "two decoders died or exceeded their limits",
@@ -204,6 +215,42 @@ class DecodingPool:
                 return
             self._all.discard(decoder)
         decoder.kill()
+
+
+def _require_there(path: Path) -> None:
+    """Refuse a file that is gone, before a decoder is blamed for it.
+
+    Raises:
+        IntegrityError: It is gone.
+        TemporaryError: The disk does not say.
+    """
+    try:
+        is_there = path.is_file()
+    except OSError as error:
+        raise _unreadable() from error
+    if not is_there:
+        raise IntegrityError("a spooled file is gone; restore it from a backup")
+
+
+def _require_readable(path: Path) -> None:
+    """Read a file to its end: a page that the disk cannot give ends the decoder that maps it.
+
+    A decoder that an image took over may say, or die, what it likes: this is not asked of it.
+
+    Raises:
+        IntegrityError, TemporaryError: As `_require_there`.
+    """
+    _require_there(path)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while file.read(_CHUNK_BYTES):
+                pass
+    except OSError as error:
+        raise _unreadable() from error
+
+
+def _unreadable() -> TemporaryError:
+    return TemporaryError("A spooled file cannot be read; check the disk", is_counted=False)
 
 
 def _stopping() -> TemporaryError:

@@ -42,10 +42,10 @@ _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 # PS3.5 7.1.2: these have two reserved bytes and a length of 32 bits.
-_LONG_VRS = frozenset(
+LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
-_SHORT_VRS = frozenset(
+SHORT_VRS = frozenset(
     {
         b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT",
         b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
@@ -177,8 +177,8 @@ class _Walk:
             else:
                 group, element, vr, length = self._explicit(dataset, position)
                 start = position + 8
-                if vr not in _SHORT_VRS and group != 0xFFFE:  # noqa: PLR2004 - items have no VR
-                    if vr not in _LONG_VRS:
+                if vr not in SHORT_VRS and group != 0xFFFE:  # noqa: PLR2004 - items have no VR
+                    if vr not in LONG_VRS:
                         # Its length may be meant in 16 bits or in 32: identity must not hang on
                         # a guess that the scorer may make otherwise.
                         raise _not_understood("an element has an unknown value representation")

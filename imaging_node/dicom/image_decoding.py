@@ -14,12 +14,13 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, JPEGExtended12Bit
 
 from imaging_node.dicom.codestream import check_frame
-from imaging_node.dicom.compressed_frames import compressed_frame
+from imaging_node.dicom.compressed_frames import compressed_frame, more_frames_than_stated
 from imaging_node.dicom.decoding_budget import DecodingBudget
 from imaging_node.dicom.encoding import PARSE_ERRORS
 from imaging_node.dicom.frame_groups import frame_header
 from imaging_node.dicom.image_file import UNDEFINED_LENGTH, ImageFile, open_image
 from imaging_node.dicom.pixels import StoredImage, pixel_aspect, read_transform, to_p_values
+from imaging_node.dicom.spooled_file import UnreadableFileError, is_unreadable
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
 
@@ -63,6 +64,7 @@ def decode_file(
     Raises:
         NotAnalysedError: The pixels are missing, are not one grayscale frame, exceed the budget,
             or cannot be decoded.
+        UnreadableFileError: The file cannot be read, which says nothing of the image.
     """
     try:
         with open_image(path, budget, with_frame_groups=frame is not None) as image:
@@ -82,6 +84,7 @@ def count_frames(path: Path, *, budget: DecodingBudget = _DEFAULT_BUDGET) -> int
 
     Raises:
         NotAnalysedError: There is no pixel data, or the header cannot be read within the budget.
+        UnreadableFileError: As `decode_file`.
     """
     try:
         with open_image(path, budget) as image:
@@ -90,7 +93,9 @@ def count_frames(path: Path, *, budget: DecodingBudget = _DEFAULT_BUDGET) -> int
         raise _not_decoded(error) from error
 
 
-def _not_decoded(error: BaseException) -> NotAnalysedError:
+def _not_decoded(error: BaseException) -> NotAnalysedError | UnreadableFileError:
+    if is_unreadable(error):
+        return UnreadableFileError("a spooled file cannot be read")
     return _undecodable(f"the decoder failed with {type(error).__name__}")
 
 
@@ -174,6 +179,12 @@ def _native(
     begin, end_of_frame = begin + first_bit // 8, begin + (last_bit + 7) // 8
     if end_of_frame > end:
         raise ValueError("the pixel data is too short")
+    if frames == 1 and image.pixel_length != UNDEFINED_LENGTH:
+        # What is less than a frame may be padding, of which some writers add more than a byte; a
+        # frame of a single byte is padded by as much.
+        is_even = (end_of_frame - begin) % 2 == 0
+        if end - begin >= max((2 * last_bit + 7) // 8, end_of_frame - begin + 2 - is_even):
+            raise more_frames_than_stated()
     piece = image.piece(begin, end_of_frame - begin)
     if allocated == 1 and frames > 1:
         # Frames of single bits follow each other without a gap, least significant bit first

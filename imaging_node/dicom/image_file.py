@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
-from imaging_node.dicom.header_scan import (
-    HeaderBudgetError,
-    TruncatedHeaderError,
-    scan_header,
-)
+from imaging_node.dicom.header_allowance import require_short_meta, within_budget
 from imaging_node.dicom.part10 import open_plain
-from imaging_node.domain.errors import NotAnalysedError, RejectedInstanceError
+from imaging_node.dicom.spooled_file import reading
+from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
 
 if TYPE_CHECKING:
@@ -49,10 +45,6 @@ _KEYWORDS: Final = (
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
 )  # fmt: skip
 _FRAME_KEYWORDS: Final = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_META_BEGIN, _META_LENGTH_END, _LONGEST_META_BYTES = 132, 144, 65536
-_USUAL_HEADER_BYTES: Final = 2**20
-_GROUP_LENGTH: Final = b"\x02\0\0\0UL\x04\0"
-_TRANSFER_SYNTAX: Final = b"\x02\0\x10\0UI"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +74,17 @@ class ImageFile:
 
         Raises:
             ValueError: The file ends before, or there is nothing to see.
+            UnreadableFileError: It cannot be mapped.
         """
         if not 0 < length <= self.size_bytes - begin:
             raise ValueError("the file is too short")
         if isinstance(self.file, BytesIO):
             return memoryview(self.file.getvalue())[begin : begin + length]
         offset = begin % mmap.ALLOCATIONGRANULARITY
-        mapping = mmap.mmap(
-            self.file.fileno(), length + offset, access=mmap.ACCESS_READ, offset=begin - offset
-        )
+        with reading():
+            mapping = mmap.mmap(
+                self.file.fileno(), length + offset, access=mmap.ACCESS_READ, offset=begin - offset
+            )
         return memoryview(mapping)[offset:]
 
 
@@ -105,14 +99,16 @@ def open_image(
 
     Raises:
         NotAnalysedError: The header exceeds the budget, or there is no pixel data.
-        InvalidDicomError, zlib.error, exception of `encoding.PARSE_ERRORS`: As `read_part10`.
+        UnreadableFileError, InvalidDicomError, zlib.error, exception of `encoding.PARSE_ERRORS`: As
+            `open_plain`.
     """
     keywords = _KEYWORDS + _FRAME_KEYWORDS if with_frame_groups else _KEYWORDS
+    require_short_meta(path)
     with open_plain(path, inflated_limit_bytes=budget.inflated_bytes) as file:
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(0)
-        _require_within(budget, file, size_bytes)
-        header = dcmread(file, stop_before_pixels=True, specific_tags=list(keywords))
+        allowed = within_budget(budget, file, size_bytes)
+        header = dcmread(allowed, stop_before_pixels=True, specific_tags=list(keywords))
         element = file.read(12)
         order: Literal["little", "big"] = "little" if element[:1] == b"\xe0" else "big"
         group, number = (int.from_bytes(element[at : at + 2], order) for at in (0, 2))
@@ -130,60 +126,3 @@ def open_image(
             pixel_length=int.from_bytes(element[8:12] if is_explicit else element[4:8], order),
             size_bytes=size_bytes,
         )
-
-
-def _require_within(budget: DecodingBudget, file: BinaryIO, size_bytes: int) -> None:
-    """Walk over the header by lengths alone before a parser builds anything of it."""
-    if isinstance(file, BytesIO) and size_bytes > budget.inflated_bytes:
-        raise _over_budget("the deflated dataset becomes too large")
-    head = file.read(_LONGEST_META_BYTES)
-    file.seek(0)
-    begin, transfer_syntax_uid = _dataset_begin(head)
-    # The second only for the few headers that are that long.
-    for length in (min(_USUAL_HEADER_BYTES, budget.header_bytes), budget.header_bytes):
-        try:
-            scan_header(
-                _beginning(file, head, min(length, size_bytes)),
-                transfer_syntax_uid,
-                (),
-                begin=begin,
-                most_elements=budget.elements,
-                most_nesting=budget.nesting,
-            )
-        except HeaderBudgetError as error:
-            raise _over_budget("the header has too many elements, or is nested too deep") from error
-        except TruncatedHeaderError as error:
-            if budget.header_bytes <= length < size_bytes:
-                raise _over_budget("the header is too long") from error
-        except RejectedInstanceError:
-            return  # odd, as old files are: pydicom may still understand it, within the limits
-        else:
-            return
-
-
-def _beginning(file: BinaryIO, head: bytes, length: int) -> bytes | mmap.mmap:
-    """The first bytes of a file; mapped, not read, if they are many."""
-    if length <= len(head):
-        return head[:length]
-    if isinstance(file, BytesIO):
-        return file.getvalue()[:length]
-    return mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
-
-
-def _dataset_begin(head: bytes) -> tuple[int, str]:
-    """Where the dataset begins and how it is encoded, as the usual file meta information says."""
-    begin = _META_BEGIN
-    if head[_META_BEGIN : _META_BEGIN + 8] == _GROUP_LENGTH:
-        begin = _META_LENGTH_END + int.from_bytes(
-            head[_META_BEGIN + 8 : _META_LENGTH_END], "little"
-        )
-    at = head.find(_TRANSFER_SYNTAX, _META_BEGIN, begin)
-    if at < 0:
-        # Walked as one dataset, which file meta information is a part of (PS3.10 7.1).
-        return _META_BEGIN, str(ExplicitVRLittleEndian)
-    length = int.from_bytes(head[at + 6 : at + 8], "little")
-    return begin, head[at + 8 : at + 8 + length].rstrip(b"\0 ").decode("latin-1")
-
-
-def _over_budget(detail: str) -> NotAnalysedError:
-    return NotAnalysedError(detail, reason=NotAnalysedReason.UNDECODABLE)

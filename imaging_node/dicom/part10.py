@@ -11,6 +11,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from imaging_node.dicom.encoding import RawElement
+from imaging_node.dicom.spooled_file import open_spooled, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +51,12 @@ def open_plain(path: Path, *, inflated_limit_bytes: int) -> BinaryIO:
     """The file itself, or a deflated one as it would be without, at its beginning.
 
     Raises:
+        UnreadableFileError: It cannot be opened or read; reading what is returned raises it, too.
         InvalidDicomError, zlib.error, exception of `encoding.PARSE_ERRORS`: As `read_part10`.
     """
-    meta = read_file_meta_info(path)
-    file = path.open("rb")
+    with reading():
+        meta = read_file_meta_info(path)
+    file = open_spooled(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return file
     with file:

@@ -20,9 +20,9 @@ import psutil
 import pytest
 from pydicom.uid import JPEG2000Lossless
 
-from imaging_node.dicom.decoder import Decoder, DecoderEndedError, Request
+from imaging_node.dicom.decoder import Decoder, DecoderEndedError, DecoderReadingError, Request
 from imaging_node.dicom.decoding import DecodingPool
-from imaging_node.domain.errors import NotAnalysedError, TemporaryError
+from imaging_node.domain.errors import IntegrityError, NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
 from tests.dicom.synthetic_sources import radiograph, write
 
@@ -278,3 +278,61 @@ def test_a_whole_series_held_takes_few_descriptors(film: Path) -> None:
         held = [pool.decode(film, "1.2.3").p_values for _ in range(200)]
         assert own.num_fds() - before < 30
         assert all(np.array_equal(each, held[0]) for each in held)
+
+
+def test_a_file_that_cannot_be_read_is_tried_again_and_not_held_against_its_image(
+    film: Path, tmp_path: Path
+) -> None:
+    # Its first page can be read by nobody: EIO, in the decoder as in the node.
+    (tmp_path / "unreadable.dcm").symlink_to("/proc/self/mem")
+    with opened() as pool:
+        for ask in (lambda path: pool.decode(path, "1.2.3"), pool.count_frames):
+            with pytest.raises(TemporaryError, match="check the disk") as caught:
+                ask(tmp_path / "unreadable.dcm")
+            assert not caught.value.is_counted
+        pool.decode(film, "1.2.3")
+
+
+def test_a_page_that_cannot_be_read_is_not_held_against_the_image_whose_decoders_it_ends(
+    tmp_path: Path,
+) -> None:
+    def end(decoder: Decoder, _: Request, *, deadline: float) -> None:
+        assert deadline
+        os.kill(decoder.process.pid, signal.SIGBUS)
+        raise DecoderEndedError
+
+    (tmp_path / "unreadable.dcm").symlink_to("/proc/self/mem")
+    with opened() as pool:
+        with pytest.raises(TemporaryError) as caught:
+            pool._ask(Request(path=tmp_path / "unreadable.dcm"), end)
+        assert not caught.value.is_counted
+
+
+def test_a_decoder_without_descriptors_costs_no_image(film: Path) -> None:
+    with opened() as pool:
+        pool.decode(film, "1.2.3")
+        first = _pid(pool)
+        _, hard = resource.prlimit(first, resource.RLIMIT_NOFILE)
+        resource.prlimit(first, resource.RLIMIT_NOFILE, (3, hard))
+        assert pool.decode(film, "1.2.3").p_values.shape == (64, 48)
+        assert _pid(pool) != first
+
+
+def test_decoders_that_cannot_read_what_the_node_can_do_not_try_for_ever(film: Path) -> None:
+    def say_so(_: Decoder, __: Request, *, deadline: float) -> None:
+        assert deadline
+        raise DecoderReadingError
+
+    with opened() as pool:
+        with pytest.raises(TemporaryError) as caught:
+            pool._ask(Request(path=film), say_so)
+        assert caught.value.is_counted
+
+
+def test_a_file_that_goes_while_it_is_decoded_is_told_to_be_gone(film: Path) -> None:
+    def decode_too_late(decoder: Decoder, request: Request, *, deadline: float) -> float:
+        film.unlink(missing_ok=True)
+        return decoder.decode(request, deadline=deadline)[1]
+
+    with opened() as pool, pytest.raises(IntegrityError):
+        pool._ask(Request(path=film), decode_too_late)

@@ -25,6 +25,7 @@ from imaging_node.domain.finding import NotAnalysedReason
 from tests.dicom.synthetic_sources import radiograph, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydicom.uid import UID
@@ -81,13 +82,61 @@ def test_nesting_over_the_budget_is_refused_before_it_is_parsed(depth: int, tmp_
     assert "nested" in _refusal(path, BUDGET)
 
 
+def _flood(number: int) -> bytes:
+    return struct.pack("<HH2sH", 0x0009, 0x1001, b"LO", 0) * number
+
+
+def _unknown_representation(content: bytes, begin: int, number: int) -> bytes:
+    odd = struct.pack("<HH2sH", 0x0009, 0x0010, b"QQ", 0)
+    return content[:begin] + odd + _flood(number) + content[begin:]
+
+
+def _wrong_group_length(content: bytes, begin: int, number: int) -> bytes:
+    length = struct.pack("<L", begin - 144 + len(_flood(number)))
+    return content[:140] + length + content[144:begin] + _flood(number) + content[begin:]
+
+
+def _no_item(content: bytes, begin: int, number: int) -> bytes:
+    odd = struct.pack("<HH2sHLQ", 0x0009, 0x0010, b"SQ", 0, 8, 0)
+    return content[:begin] + odd + _flood(number) + content[begin:]
+
+
+def _end_before_pixels(content: bytes, begin: int, number: int) -> bytes:
+    odd = struct.pack("<HH2sH", 0x7FE1, 0x0010, b"LO", 0)
+    return content[:begin] + odd + _flood(number) + content[begin:]
+
+
+def _long_meta(content: bytes, begin: int, number: int) -> bytes:
+    meta = struct.pack("<HH2sH", 0x0002, 0x0102, b"SH", 0) * 10 * number
+    length = struct.pack("<L", begin - 144 + len(meta))
+    return content[:140] + length + content[144:begin] + meta + content[begin:]
+
+
+@pytest.mark.parametrize(
+    "oddity",
+    [_unknown_representation, _wrong_group_length, _no_item, _end_before_pixels, _long_meta],
+)
+def test_an_odd_header_is_read_and_turns_no_budget_off(
+    oddity: Callable[[bytes, int, int], bytes], tmp_path: Path
+) -> None:
+    budget = replace(BUDGET, elements=1000)
+    path = write(radiograph(), tmp_path / "odd.dcm")
+    content = path.read_bytes()
+    begin = content.index(b"\x08\0\x05\0CS")
+    path.write_bytes(oddity(content, begin, 1))
+    assert decode_file(path, budget=budget)[0].shape == (64, 48)
+    path.write_bytes(oddity(content, begin, 2000))
+    assert "header" in _refusal(path, budget) or "meta" in _refusal(path, budget)
+
+
 def test_a_deflated_bomb_is_refused_at_its_budget(tmp_path: Path) -> None:
     data = radiograph()
-    data.PixelData += bytes(20 * 2**20)
+    data.NumberOfFrames = 3000
+    data.PixelData *= data.NumberOfFrames
     path = write(data, tmp_path / "bomb.dcm", DeflatedExplicitVRLittleEndian)
     assert path.stat().st_size < 2**20
-    assert "deflated" in _refusal(path, replace(BUDGET, inflated_bytes=2**20))
-    assert decode_file(path)[0].shape == (64, 48)
+    assert "deflated" in _refusal(path, replace(BUDGET, inflated_bytes=2**20), frame=1)
+    assert decode_file(path, frame=1)[0].shape == (64, 48)
 
 
 def _compressed(syntax: UID) -> bytes:

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from imaging_node.dicom.decoding import DecodingPool
 from imaging_node.dicom.frame_groups import frame_header
@@ -222,3 +222,79 @@ def test_frames_of_the_collection_are_those_that_pydicom_decodes(pool: DecodingP
             assert np.array_equal(ours, to_p_values(theirs, transform)), path.name
             compared += 1
     assert compared > 30
+
+
+def _refusal(pool: DecodingPool, path: Path) -> NotAnalysedReason:
+    with pytest.raises(NotAnalysedError) as caught:
+        pool.decode(path, "1.2.3")
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("stated", [None, 1])
+@pytest.mark.parametrize("number", [2, 5])
+def test_native_frames_that_the_header_does_not_own_to_are_not_passed_over(
+    stated: int | None, number: int, pool: DecodingPool, tmp_path: Path
+) -> None:
+    data = several(number)
+    data.NumberOfFrames = stated
+    path = write(data, tmp_path / "several.dcm")
+    assert _refusal(pool, path) is NotAnalysedReason.MULTI_FRAME
+
+
+@pytest.mark.parametrize("extra_bytes", [2, 64, 64 * 48 * 2 - 2])
+def test_padding_behind_a_native_frame_is_none(
+    extra_bytes: int, pool: DecodingPool, tmp_path: Path
+) -> None:
+    data = radiograph()
+    data.PixelData += bytes(extra_bytes)
+    found = pool.decode(write(data, tmp_path / "padded.dcm"), "1.2.3").p_values
+    assert np.array_equal(found, alone(pool, 0, tmp_path))
+
+
+@pytest.mark.parametrize(("number", "is_refused"), [(1, False), (2, True), (3, True)])
+@pytest.mark.parametrize("side", [1, 3])
+def test_frames_of_odd_length_are_told_from_their_padding(
+    side: int, number: int, *, is_refused: bool, pool: DecodingPool, tmp_path: Path
+) -> None:
+    if (side, number) == (1, 2):
+        pytest.skip("two frames of a byte are as long as one with its padding")
+    data = radiograph()
+    data.Rows = data.Columns = side
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    length = side * side * number
+    data.PixelData = bytes(length + length % 2)
+    data["PixelData"].VR = "OB"
+    path = write(data, tmp_path / "odd.dcm")
+    if is_refused:
+        assert _refusal(pool, path) is NotAnalysedReason.MULTI_FRAME
+    else:
+        assert pool.decode(path, "1.2.3").p_values.shape == (side, side)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, RLELossless])
+@pytest.mark.parametrize("offsets", ["basic table", "extended table", "none"])
+def test_compressed_frames_that_the_header_does_not_own_to_are_not_passed_over(
+    syntax: UID, offsets: str, pool: DecodingPool, tmp_path: Path
+) -> None:
+    data, frames = radiograph(), compressed(syntax)
+    if offsets == "extended table":
+        data.PixelData, data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths = (
+            encapsulate_extended(frames)
+        )
+    else:
+        data.PixelData = encapsulate(frames, has_bot=offsets == "basic table")
+    data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+    path = write(data, tmp_path / "several.dcm", syntax)
+    assert _refusal(pool, path) is NotAnalysedReason.MULTI_FRAME
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_one_frame_in_several_fragments_is_one(
+    syntax: UID, pool: DecodingPool, tmp_path: Path
+) -> None:
+    data, frames = radiograph(), compressed(syntax)
+    data.PixelData = encapsulate(frames[:1], fragments_per_frame=3)
+    data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+    path = write(data, tmp_path / "pieces.dcm", syntax)
+    found = pool.decode(path, "1.2.3").p_values
+    assert np.array_equal(found, alone(pool, 0, tmp_path))
