@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
 from imaging_node.dicom.decoding import DecodingPool
 from imaging_node.settings import Settings
-from tests.dicom.synthetic_sources import add_pixels, radiograph
+from tests.dicom.synthetic_sources import add_pixels, radiograph, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,4 +41,18 @@ def test_the_largest_film_decodes_as_jpeg_2000(pool: DecodingPool, tmp_path: Pat
     data.save_as(path, enforce_file_format=True)
 
     assert pool.decode(path, "1.2.3").p_values.shape == stored.shape
+    assert pool.starts == 1
+
+
+def test_a_deflated_dataset_decodes_up_to_its_limit(pool: DecodingPool, tmp_path: Path) -> None:
+    limit_bytes = Settings().decoding.max_inflated_mib * 2**20
+    data = radiograph()
+    data.Rows, data.NumberOfFrames = 4096, 8
+    row_bytes = (limit_bytes - 2**16) // (8 * 4096)
+    data.Columns = row_bytes // 2
+    data.PixelData = bytes(8 * 4096 * row_bytes)
+    path = write(data, tmp_path / "deflated.dcm", DeflatedExplicitVRLittleEndian)
+
+    decoded = pool.decode(path, "1.2.3", frame=8)
+    assert decoded.p_values.shape == (4096, data.Columns)
     assert pool.starts == 1
