@@ -10,7 +10,7 @@ from imaging_node.settings import load_settings
 
 
 def doctor(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """Tell what this machine has: model runtime, codecs, disk, peers.
+    """Tell what this machine has: model runtime, codecs, decoders, disk, peers.
 
     Exit status 1 when something would keep the node from working.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Final
 
 from pydicom.pixels.decoders.base import get_decoder
@@ -40,5 +41,15 @@ def choose_codecs() -> None:
 
 
 def decodable_syntaxes() -> dict[str, bool]:
-    """Name of every accepted transfer syntax, and whether a decoder for it is installed."""
-    return {UID(each).name: get_decoder(UID(each)).is_available for each in TRANSFER_SYNTAXES}
+    """Name of every accepted transfer syntax, and whether a decoder process has a codec for it.
+
+    Any process may ask: it chooses nothing.
+    """
+    return {UID(each).name: _has_decoder(UID(each)) for each in TRANSFER_SYNTAXES}
+
+
+def _has_decoder(syntax: UID) -> bool:
+    decoder = get_decoder(syntax)
+    used = set(decoder.available_plugins) - {_SILENT.get(syntax)}
+    is_added = syntax == JPEGExtended12Bit and find_spec("gdcm") is not None
+    return decoder.is_native or is_added or bool(used)

@@ -136,6 +136,11 @@ def leave_network() -> None:
     ctypes.CDLL(None).unshare(_NEW_NETWORK)  # EPERM without privilege: the filter is enough
 
 
+def has_filter() -> bool:
+    """Whether there is a system-call filter for this processor; a kernel may still refuse it."""
+    return platform.machine() in _ARCHITECTURES
+
+
 def refuse_system_calls() -> None:
     """Let all calls but those that decoding needs fail with EPERM, from now on and for good.
 

@@ -230,17 +230,6 @@ class Batcher:
             stuck = [slot.items for slot in self._slots if now_s > slot.hangs_after_s]
         return _owners(item for items in stuck for item in items) if stuck else None
 
-    def batch_limit(self, model: str) -> int:
-        """Images that the next launch of `model` may take; 1 before its first image."""
-        now_s = self._monotonic_s()
-        with self._changed:
-            limits = [
-                queue.budget.limit(now_s)
-                for key, queue in self._queues.items()
-                if key.model == model
-            ]
-        return max(limits, default=1)
-
     def _run(self, slot: _Slot) -> None:
         has_died = True
         try:

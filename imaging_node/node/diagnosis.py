@@ -1,15 +1,23 @@
-"""What `doctor` looks at: runtime, codecs, bundles, disk, certificates and peers."""
+"""What `doctor` looks at: runtime, codecs, decoders, bundles, disk, certificates and peers."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from imaging_node.dicom import confinement
 from imaging_node.dicom.codecs import decodable_syntaxes
+from imaging_node.dicom.decoder_trial import try_decoder
 from imaging_node.dicom.sender import Caller, verify_peer
-from imaging_node.domain.errors import BundleError, ImagingNodeError, SettingsError
+from imaging_node.domain.errors import (
+    BundleError,
+    ImagingNodeError,
+    SettingsError,
+    TemporaryError,
+)
 from imaging_node.inference.providers import execution_providers
 from imaging_node.node.certificates import expiring, named_certificates
 from imaging_node.node.models import bundle_names, verify_bundle
@@ -44,6 +52,7 @@ def examine(settings: Settings) -> list[Observation]:
     return [
         *_runtime(),
         *_codecs(),
+        _confinement(settings),
         *_bundles(settings),
         *_disk(settings),
         *_certificates(settings),
@@ -78,6 +87,32 @@ def _codecs() -> Iterator[Observation]:
             found="decodable" if is_decodable else "no decoder: studies end not analysed",
             is_sound=is_decodable,
         )
+
+
+def _confinement(settings: Settings) -> Observation:
+    """Of the decoders: where the kernel refuses the filter, none starts; without one, they do."""
+    what = "confinement of decoders"
+    try:
+        try_decoder(memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024)
+    except TemporaryError:
+        return Observation(
+            what=what,
+            found="no decoder starts, so no image is decoded and studies wait; standard error says"
+            " why, and the kernel must take a system-call filter (seccomp)",
+            is_sound=False,
+            is_fault=True,
+        )
+    if not confinement.has_filter():
+        return Observation(
+            what=what,
+            found=f"there is no system-call filter for {platform.machine()}: images are decoded"
+            " without, and one that takes its decoder over reaches what the node's user does",
+            is_sound=False,
+        )
+    return Observation(
+        what=what,
+        found="system-call filter: no network, no program, no other process, no file to write",
+    )
 
 
 def _bundles(settings: Settings) -> Iterator[Observation]:

@@ -29,5 +29,9 @@ class DecodingSettings(Section):
     )
     max_nesting: int = Field(32, ge=1, le=64, description="Sequences within sequences.")
     max_inflated_mib: int = Field(
-        256, ge=1, le=65536, description="What a deflated dataset may become."
+        256,
+        ge=1,
+        le=65536,
+        description="What a deflated dataset may become; to decode it takes two and a quarter times"
+        " as much of scoring.decoder_memory_mib.",
     )

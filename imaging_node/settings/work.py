@@ -89,7 +89,7 @@ class ScoringSettings(Section):
     )
     decoders: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
     decoder_memory_mib: int = Field(
-        384,
+        768,
         ge=64,
         le=65536,
         description="Memory that one decoder may add while it decodes, beside its result.",

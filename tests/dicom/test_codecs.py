@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from imaging_node.dicom.codecs import decodable_syntaxes
 from imaging_node.dicom.decoding import DecodingPool
@@ -51,6 +55,43 @@ def pool() -> Iterator[DecodingPool]:
 
 def test_there_is_a_decoder_for_every_transfer_syntax_that_is_accepted() -> None:
     assert all(decodable_syntaxes().values())
+
+
+# Leaves only what a decoder process removes, asks, becomes a decoder process, and looks again.
+ONLY_SILENT = """
+import json
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+from imaging_node.dicom import codecs
+from imaging_node.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
+for syntax, silent in codecs._SILENT.items():
+    for plugin in get_decoder(syntax).available_plugins:
+        if plugin != silent:
+            get_decoder(syntax).remove_plugin(plugin)
+def plugins():
+    return [get_decoder(each).available_plugins for each in TRANSFER_SYNTAXES]
+before = plugins()
+foreseen = codecs.decodable_syntaxes()
+assert plugins() == before
+codecs.choose_codecs()
+found = {UID(each).name: get_decoder(each).is_available for each in TRANSFER_SYNTAXES}
+print(json.dumps([foreseen, found]))
+"""
+
+
+def test_a_syntax_whose_only_codec_a_decoder_removes_has_no_decoder() -> None:
+    asked = subprocess.run(
+        [sys.executable, "-c", ONLY_SILENT],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    foreseen, found = json.loads(asked.stdout)
+    assert foreseen == found
+    lacking = {name for name, is_decodable in foreseen.items() if not is_decodable}
+    assert lacking == {
+        each.name for each in (JPEGBaseline8Bit, JPEG2000Lossless, JPEG2000, RLELossless)
+    }
 
 
 @pytest.mark.parametrize("syntax", BY_DCMTK)

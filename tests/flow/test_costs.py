@@ -43,7 +43,7 @@ def test_a_hundred_studies_cost_what_they_cost_last_time(
     opened: ScoringRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(STUDIES):
-        accept(opened, now, film(seed=number % 4))  # type: ignore[arg-type] # a clock that runs
+        accept(opened, now, film(seed=number % 4))
     batcher = opened.models[0].scorer.batcher
     begun = (batcher.launched_images, batcher.copied_bytes, opened.decoder.starts)
     counts: Counter[str] = Counter()

@@ -41,7 +41,8 @@ from tests.integration.films import film
 from tests.integration.test_bad_input import truncated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from pydicom.dataset import Dataset
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 LEASE = timedelta(seconds=60)
 
 
-def accept(room: ScoringRoom, clock: Clock, payload: bytes) -> str:
+def accept(room: ScoringRoom, clock: Callable[[], datetime], payload: bytes) -> str:
     """Bring a film in as the receiver does; returns its Study Instance UID."""
     header = dcmread(BytesIO(payload), stop_before_pixels=True)
     transfer_syntax_uid, dataset = split_part10(payload)

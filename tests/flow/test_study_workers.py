@@ -76,12 +76,12 @@ def take_all(workers: StudyWorkers) -> None:
 def test_urgent_studies_start_beside_the_others_and_are_claimed_within_a_bound(
     opened: ScoringRoom,
 ) -> None:
-    routine = [accept(opened, now, film(seed=each)) for each in range(3 * LIMIT)]  # type: ignore[arg-type] # a clock that runs
+    routine = [accept(opened, now, film(seed=each)) for each in range(3 * LIMIT)]
     with held(opened) as (workers, _):
         take_all(workers)
         assert len(in_work(opened, routine)) == 2 * LIMIT
 
-        urgent = [accept(opened, now, film(seed=each)) for each in range(4 * LIMIT)]  # type: ignore[arg-type] # same
+        urgent = [accept(opened, now, film(seed=each)) for each in range(4 * LIMIT)]
         stat = ReadingPriority.STAT
         mark(opened, urgent, priority=stat, urgency=stat.urgency)
         take_all(workers)
@@ -95,10 +95,10 @@ def test_a_study_that_was_claimed_before_waits_unclaimed_until_it_is_alone(
     opened: ScoringRoom,
 ) -> None:
     mark(opened, list(rows(opened)), state="done")
-    [first] = [accept(opened, now, film(seed=1))]  # type: ignore[arg-type] # a clock that runs
+    [first] = [accept(opened, now, film(seed=1))]
     with held(opened) as (workers, may_end):
         take_all(workers)
-        again = accept(opened, now, film(seed=2))  # type: ignore[arg-type] # same
+        again = accept(opened, now, film(seed=2))
         mark(opened, [again], attempts=1)
         take_all(workers)
         assert rows(opened)[again] == ("receiving", 1)
@@ -114,7 +114,7 @@ def test_a_study_that_was_claimed_before_waits_unclaimed_until_it_is_alone(
 
 def test_a_stop_charges_no_study_that_no_thread_has_begun(opened: ScoringRoom) -> None:
     mark(opened, list(rows(opened)), state="done")
-    uids = [accept(opened, now, film(seed=each)) for each in range(2 * LIMIT)]  # type: ignore[arg-type] # a clock that runs
+    uids = [accept(opened, now, film(seed=each)) for each in range(2 * LIMIT)]
     with held(opened) as (workers, may_end):
         take_all(workers)
         assert len(in_work(opened, uids)) == 2 * LIMIT
@@ -131,7 +131,7 @@ def test_a_stop_charges_no_study_that_no_thread_has_begun(opened: ScoringRoom) -
 
 def test_the_end_of_a_process_charges_only_the_studies_at_fault(opened: ScoringRoom) -> None:
     mark(opened, list(rows(opened)), state="done")
-    uids = [accept(opened, now, film(seed=each)) for each in range(LIMIT)]  # type: ignore[arg-type] # a clock that runs
+    uids = [accept(opened, now, film(seed=each)) for each in range(LIMIT)]
     with held(opened) as (workers, _):
         take_all(workers)
         [*innocent, guilty] = [work.claim for work in workers._running.values()]
@@ -140,7 +140,7 @@ def test_the_end_of_a_process_charges_only_the_studies_at_fault(opened: ScoringR
 
         assert {rows(opened)[each.study_instance_uid] for each in innocent} == {("queued", 0)}
         assert rows(opened)[guilty.study_instance_uid] == ("scoring", 1)
-        accepted = accept(opened, now, film(seed=9))  # type: ignore[arg-type] # same
+        accepted = accept(opened, now, film(seed=9))
         take_all(workers)
         assert rows(opened)[accepted] == ("receiving", 0)  # a process that ends claims no more
     assert len(uids) == LIMIT
