@@ -33,6 +33,9 @@ _LONG_LENGTH: Final = frozenset(
     {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
 )
 _SHORT_LENGTH_LIMIT: Final = 0xFFFF
+_PADDING: Final = {"UI": b"\0", "OB": b"\0", "UN": b"\0"}
+_LENGTH_OF_16_BITS: Final = struct.Struct("<H")
+_LENGTH_OF_32_BITS: Final = struct.Struct("<HL")  # behind two reserved bytes
 # Bytes of one value, for the numbers whose byte order differs between transfer syntaxes.
 _NUMBER_WIDTH: Final = {"US": 2, "SS": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}
 _ITEM: Final = struct.Struct("<HHL")
@@ -68,15 +71,15 @@ class RawElement(NamedTuple):
 
     def encoded(self) -> bytes:
         """Explicit VR Little Endian element (PS3.5 7.1.2), padded to even length."""
-        pad = b"\0" if self.vr in {"UI", "OB", "UN"} else b" "
-        value = self.value + pad * (len(self.value) % 2)
-        # PS3.5 6.2.2: a value too long for its VR in this encoding is sent as UN.
-        too_long = self.vr not in _LONG_LENGTH and len(value) > _SHORT_LENGTH_LIMIT
-        vr = "UN" if too_long else self.vr
-        head = struct.pack("<HH2s", self.tag >> 16, self.tag & 0xFFFF, vr.encode("ascii"))
+        tag, vr, value = self
+        if len(value) % 2:
+            value += _PADDING.get(vr, b" ")
         if vr in _LONG_LENGTH:
-            return head + struct.pack("<HL", 0, len(value)) + value
-        return head + struct.pack("<H", len(value)) + value
+            return _head(tag, vr) + _LENGTH_OF_32_BITS.pack(0, len(value)) + value
+        if len(value) > _SHORT_LENGTH_LIMIT:
+            # PS3.5 6.2.2: a value too long for its VR in this encoding is sent as UN.
+            return _head(tag, "UN") + _LENGTH_OF_32_BITS.pack(0, len(value)) + value
+        return _head(tag, vr) + _LENGTH_OF_16_BITS.pack(len(value)) + value
 
 
 def raw_element(dataset: Dataset, keyword: str) -> RawElement | None:
@@ -145,6 +148,11 @@ def encode_file(
         pieces += [_PIXEL_DATA.pack(0x7FE0, 0x0010, b"OB", 0, len(samples) + len(padding))]
         return b"".join((*pieces, samples, padding))
     return b"".join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _head(tag: int, vr: str) -> bytes:
+    return struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode("ascii"))
 
 
 def _item(body: bytes) -> bytes:
