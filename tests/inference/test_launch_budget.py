@@ -35,6 +35,11 @@ def test_a_device_without_overhead_gets_small_launches_although_more_would_fit()
     assert run(LaunchBudget(150), 100, overhead_ms=0.2, ms_per_image=18) <= 2
 
 
+def test_two_images_share_a_launch_only_where_that_is_faster_by_nearly_three_percent() -> None:
+    assert run(LaunchBudget(150), 100, overhead_ms=1.51, ms_per_image=26) == 2
+    assert run(LaunchBudget(150), 100, overhead_ms=0.8, ms_per_image=26) == 1
+
+
 def test_no_launch_is_larger_than_the_ceiling_of_all() -> None:
     budget = LaunchBudget(10_000)
     assert run(budget, 100, overhead_ms=5, ms_per_image=0.001) == MAXIMUM_BATCH
