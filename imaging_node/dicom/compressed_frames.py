@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _ITEM, _DELIMITER = 0xE000FFFE, 0xE0DDFFFE  # as a little endian number: group, then element
 _MOST_FRAGMENTS: Final = 1_000_000
 _HEAD: Final = struct.Struct("<LL")
-_OFFSET_BYTES, _EXTENDED_OFFSET_BYTES = 4, 8  # of one frame, in the two tables of offsets
 # Start of a JPEG and of a JPEG 2000 codestream; coded data hold neither, or hardly ever.
 _BEGINNINGS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")
 
@@ -44,8 +43,8 @@ def compressed_frame(image: ImageFile, index: int, frames: int) -> bytes:
         file = BytesIO(bytes(image.piece(begin, image.pixel_length)))
         begin = 0
     if frames == 1:
-        table, fragments = _fragments(file, begin, is_open=image.pixel_length == UNDEFINED_LENGTH)
-        _require_one_frame(image, table, fragments)
+        fragments = _fragments(file, begin, is_open=image.pixel_length == UNDEFINED_LENGTH)
+        _require_one_frame(image, fragments)
         return b"".join(fragments)
     file.seek(begin)
     frame: bytes = get_frame(
@@ -68,37 +67,33 @@ def more_frames_than_stated() -> NotAnalysedError:
     )
 
 
-def _require_one_frame(image: ImageFile, table: bytes, fragments: list[bytes]) -> None:
+def _require_one_frame(image: ImageFile, fragments: list[bytes]) -> None:
     """Refuse what can be told to be several frames; several fragments may be one.
+
+    Tables of offsets are no sign: some writers list every fragment of a frame.
 
     Raises:
         NotAnalysedError: There are several frames.
     """
-    extended = image.header.get("ExtendedOffsetTable") or b""
     later = [each for each in fragments if each][1:]
     # PS3.5 A.4.2: a frame of run lengths is one fragment.
     is_one_each = image.header.file_meta.TransferSyntaxUID == RLELossless
-    if (
-        len(table) > _OFFSET_BYTES
-        or len(extended) > _EXTENDED_OFFSET_BYTES
-        or (is_one_each and later)
-        or any(each.startswith(_BEGINNINGS) for each in later)
-    ):
+    if (is_one_each and later) or any(each.startswith(_BEGINNINGS) for each in later):
         raise more_frames_than_stated()
 
 
-def _fragments(file: BinaryIO, begin: int, *, is_open: bool) -> tuple[bytes, list[bytes]]:
-    """Basic Offset Table, and all fragments behind it: a file that was cut off is no image."""
-    table, fragments = b"", list[bytes]()
+def _fragments(file: BinaryIO, begin: int, *, is_open: bool) -> list[bytes]:
+    """All fragments behind the Basic Offset Table: a file that was cut off is no image."""
+    fragments: list[bytes] = []
     size_bytes = file.seek(0, os.SEEK_END)
     file.seek(begin)
     for number in range(_MOST_FRAGMENTS):
         head = file.read(_HEAD.size)
         if not head and not is_open:
-            return table, fragments
+            return fragments
         tag, length = _HEAD.unpack(head)
         if tag == _DELIMITER:
-            return table, fragments
+            return fragments
         if tag != _ITEM:
             raise ValueError("what lies between fragments is no item")
         if length > size_bytes - file.tell():
@@ -106,6 +101,4 @@ def _fragments(file: BinaryIO, begin: int, *, is_open: bool) -> tuple[bytes, lis
         fragment = file.read(length)
         if number:
             fragments.append(fragment)
-        else:
-            table = fragment
     raise ValueError("there are too many fragments")

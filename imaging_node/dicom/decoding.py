@@ -225,11 +225,11 @@ def _require_there(path: Path) -> None:
         TemporaryError: The disk does not say.
     """
     try:
-        is_there = path.is_file()
+        path.stat()
+    except FileNotFoundError as error:
+        raise IntegrityError("a spooled file is gone; restore it from a backup") from error
     except OSError as error:
         raise _unreadable() from error
-    if not is_there:
-        raise IntegrityError("a spooled file is gone; restore it from a backup")
 
 
 def _require_readable(path: Path) -> None:

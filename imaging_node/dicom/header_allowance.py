@@ -1,8 +1,9 @@
 """Whether a header is within its budget, settled before a parser builds anything of it.
 
 Where the walk over the header ends cleanly at the pixel data, the parser may read what it likes:
-it meets the same elements. Where the header is odd, as old files are, the parser may understand
-more of it than the walk, so it may read no more bytes than the elements of the budget need.
+of what decoding opens it meets the same elements. Where the header is odd, as old files are, the
+parser may understand more of it than the walk, so it may read no more bytes than the elements of
+the budget need.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from imaging_node.dicom.header_scan import (
+    IMAGE_SEQUENCES,
+    IMPLICIT_LITTLE,
     LONG_VRS,
     HeaderBudgetError,
     TruncatedHeaderError,
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 _META_BEGIN, _LONGEST_META_BYTES = 132, 65536
 _META_GROUP: Final = b"\x02\0"
 _TRANSFER_SYNTAX: Final = b"\x02\0\x10\0"
-_EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 _USUAL_HEADER_BYTES: Final = 2**20
 _LEAST_ELEMENT_BYTES: Final = 8  # tag and length: PS3.5 7.1
 
@@ -83,15 +85,19 @@ def _ends_at_pixels(budget: DecodingBudget, file: BinaryIO, size_bytes: int) -> 
     head = file.read(_LONGEST_META_BYTES)
     file.seek(0)
     begin, transfer_syntax_uid = _dataset_begin(head)
+    is_implicit = transfer_syntax_uid == IMPLICIT_LITTLE
+    if not transfer_syntax_uid or (is_implicit and _is_explicit(head, begin)):
+        return False  # the parser guesses
     # The second only for the few headers that are that long.
     for length in (min(_USUAL_HEADER_BYTES, budget.header_bytes), budget.header_bytes):
         try:
             header = scan_header(
                 _beginning(file, head, min(length, size_bytes)),
                 transfer_syntax_uid,
-                (),
+                IMAGE_SEQUENCES,
                 begin=begin,
                 most_elements=budget.elements,
+                most_items=0,
                 most_nesting=budget.nesting,
             )
         except HeaderBudgetError as error:
@@ -118,16 +124,17 @@ def _beginning(file: BinaryIO, head: bytes, length: int) -> bytes | mmap.mmap:
 
 
 def _dataset_begin(head: bytes) -> tuple[int, str]:
-    """Where the dataset begins and how it is encoded.
+    """Where the dataset begins, and its transfer syntax; "" where none is stated.
 
     Like the parser, by the elements of file meta information and not by the length that it states.
     """
-    position, transfer_syntax_uid = _META_BEGIN, _EXPLICIT_LITTLE
+    position, transfer_syntax_uid = _META_BEGIN, ""
+    is_explicit = _is_explicit(head, _META_BEGIN)
     while head[position : position + 2] == _META_GROUP:
         vr = head[position + 4 : position + 6]
-        if vr in LONG_VRS:
+        if is_explicit and vr in LONG_VRS:
             start, length = position + 12, head[position + 8 : position + 12]
-        elif b"AA" <= vr <= b"ZZ":
+        elif is_explicit and b"AA" <= vr <= b"ZZ":  # the parser's own comparison
             start, length = position + 8, head[position + 6 : position + 8]
         else:
             start, length = position + 8, head[position + 4 : position + 8]
@@ -138,6 +145,12 @@ def _dataset_begin(head: bytes) -> tuple[int, str]:
     if position > _LONGEST_META_BYTES:
         raise _over_budget("the file meta information is too long")
     return position, transfer_syntax_uid
+
+
+def _is_explicit(head: bytes, position: int) -> bool:
+    """Whether an element has the two capitals of a VR."""
+    vr = head[position + 4 : position + 6]
+    return vr.isalpha() and vr.isupper()
 
 
 def _over_budget(detail: str) -> NotAnalysedError:

@@ -191,7 +191,9 @@ class _Walk:
                 header.has_pixel_data = tag in _PIXEL_TAGS and length > 0
                 return header, position
             self._count()
-            if vr == b"SQ" or length == _UNDEFINED or (is_implicit and tag in wanted):
+            # What a parser takes an unknown VR for, it may parse as implicit (PS3.5 6.2.2 note 2).
+            is_hidden = is_implicit or (vr == b"UN" and tag in IMAGE_SEQUENCES)
+            if vr == b"SQ" or length == _UNDEFINED or (is_hidden and tag in wanted):
                 position = self._value_or_items(
                     header, tag, vr, start, length, end, depth=depth, is_implicit=is_implicit
                 )
@@ -275,8 +277,12 @@ class _Walk:
             raise _over_budget("it has too many elements")
 
 
+# Lookup tables and functional groups, which decoding reads.
+IMAGE_SEQUENCES = frozenset(
+    {0x00283000, 0x00283010, 0x00289110, 0x00289132, 0x00289145, 0x52009229, 0x52009230}
+)
 # Sequences among what is ever wanted: an implicit dataset does not say that they are.
-_SEQUENCES = frozenset({0x00081198, 0x00081199, 0x00082218, 0x00540220, 0x00400275})
+_SEQUENCES = IMAGE_SEQUENCES | {0x00081198, 0x00081199, 0x00082218, 0x00540220, 0x00400275}
 
 
 def _looks_implicit(dataset: bytes | mmap.mmap, begin: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 import zlib
 from typing import TYPE_CHECKING, Final
@@ -65,6 +66,7 @@ def decode_file(
         NotAnalysedError: The pixels are missing, are not one grayscale frame, exceed the budget,
             or cannot be decoded.
         UnreadableFileError: The file cannot be read, which says nothing of the image.
+        MemoryError: This process has no room for it.
     """
     try:
         with open_image(path, budget, with_frame_groups=frame is not None) as image:
@@ -93,7 +95,9 @@ def count_frames(path: Path, *, budget: DecodingBudget = _DEFAULT_BUDGET) -> int
         raise _not_decoded(error) from error
 
 
-def _not_decoded(error: BaseException) -> NotAnalysedError | UnreadableFileError:
+def _not_decoded(error: BaseException) -> NotAnalysedError | UnreadableFileError | MemoryError:
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return MemoryError()  # a mapping that another process may have room for
     if is_unreadable(error):
         return UnreadableFileError("a spooled file cannot be read")
     return _undecodable(f"the decoder failed with {type(error).__name__}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import secrets
 from typing import TYPE_CHECKING
 
-from imaging_node.domain.errors import IntegrityError, StorageError
+from imaging_node.domain.errors import IntegrityError, StorageError, TemporaryError
 from imaging_node.store.content_digest import is_digest_of, is_digest_of_file
 from imaging_node.store.spool_part import (
     Memories,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _INCOMING = "incoming"
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Spool:
@@ -154,12 +156,18 @@ def require_unchanged(path: Path, digest: str) -> None:
     """Read a file of any size piece by piece, and return if `digest` names its content.
 
     Raises:
-        IntegrityError: The file is missing, unreadable or changed.
+        IntegrityError: The file is missing or changed.
+        TemporaryError: It cannot be read now; counted unless descriptors are lacking, so that a
+            sector that is lost does not keep its study waiting for ever.
     """
     try:
         is_unchanged = is_digest_of_file(path, digest)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise _unreadable(digest, error) from None
+    except OSError as error:
+        raise TemporaryError(
+            str(_unreadable(digest, error)), is_counted=error.errno not in _NO_DESCRIPTORS
+        ) from None
     if not is_unchanged:
         raise _changed(digest)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -127,6 +129,44 @@ def test_an_odd_header_is_read_and_turns_no_budget_off(
     assert decode_file(path, budget=budget)[0].shape == (64, 48)
     path.write_bytes(oddity(content, begin, 2000))
     assert "header" in _refusal(path, budget) or "meta" in _refusal(path, budget)
+
+
+@pytest.mark.parametrize("hidden", ["implicit", "unknown", "misnamed"])
+def test_a_sequence_that_the_walk_is_not_told_of_turns_no_budget_off(
+    hidden: str, tmp_path: Path
+) -> None:
+    budget = replace(BUDGET, elements=1000)
+
+    def written(items: int) -> Path:
+        data = radiograph()
+        syntax = ImplicitVRLittleEndian if hidden == "implicit" else ExplicitVRLittleEndian
+        path = write(data, tmp_path / f"{items}.dcm", syntax)
+        content = path.read_bytes()
+        body = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * items
+        if hidden == "implicit":
+            at = content.index(struct.pack("<HHL", 0x7FE0, 0x0010, len(data.PixelData)))
+            flood = struct.pack("<HHL", 0x0028, 0x3010, len(body)) + body
+        elif hidden == "unknown":
+            at = content.index(struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW"))
+            flood = struct.pack("<HH2sHL", 0x0028, 0x3010, b"UN", 0, len(body)) + body
+        else:
+            # Said to be implicit, which it is not: the walk takes a VR for a length, and there
+            # finds what looks like pixel data.
+            named = b"1.2.840.10008.1.2.1\0"
+            content = content.replace(named, b"1.2.840.10008.1.2\0\0\0", 1)
+            first = content.index(b"\x08\0\x05\0CS")
+            (length,) = struct.unpack_from("<L", content, first + 4)
+            at = first + 8 + struct.unpack_from("<H", content, first + 6)[0]
+            flood = _flood(items)
+            hidden_bytes = first + 8 + length - at - len(flood) - 12
+            looks_so = struct.pack("<HHL", 0x7FE0, 0x0010, 4) + bytes(4)
+            body = bytes(hidden_bytes) + looks_so
+            flood += struct.pack("<HH2sHL", 0x0009, 0x1002, b"OB", 0, len(body)) + body
+        path.write_bytes(content[:at] + flood + content[at:])
+        return path
+
+    assert decode_file(written(1), budget=budget)[0].shape == (64, 48)
+    assert "header" in _refusal(written(2000), budget)
 
 
 def test_a_deflated_bomb_is_refused_at_its_budget(tmp_path: Path) -> None:

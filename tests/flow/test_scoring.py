@@ -172,6 +172,44 @@ def test_a_spooled_file_that_changed_is_never_scored(opened: ScoringRoom, clock:
     assert answers(room, uid) == []
 
 
+def test_a_spooled_file_that_cannot_be_read_is_tried_again_and_not_for_ever(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+    [image] = read_study(room.database, room.spool, uid).instances
+    kept = image.path.rename(image.path.with_suffix(".kept"))
+    image.path.symlink_to("/proc/self/mem")  # its first page belongs to nobody: EIO
+
+    score_study(claimed(room, clock), room)
+
+    waiting = record(room, clock, uid)
+    assert waiting.state is StudyState.QUEUED
+    assert "cannot read" in waiting.reason
+    image.path.unlink()
+    kept.rename(image.path)
+    clock.advance(LEASE.total_seconds())
+    score_study(claimed(room, clock), room)
+    assert record(room, clock, uid).state is StudyState.DONE
+
+
+def test_a_spooled_file_that_never_can_be_read_ends_its_study_visibly(
+    opened: ScoringRoom, clock: Clock
+) -> None:
+    room = replace(opened, clock=clock)
+    uid = accept(room, clock, film())
+    [image] = read_study(room.database, room.spool, uid).instances
+    image.path.unlink()
+    image.path.symlink_to("/proc/self/mem")
+    for _ in range(ATTEMPTS_BEFORE_FAILING + 1):
+        score_study(claimed(room, clock), room)
+        if record(room, clock, uid).state is not StudyState.QUEUED:
+            break
+        clock.advance(LEASE.total_seconds())
+    assert record(room, clock, uid).state is StudyState.FAILED
+    assert answers(room, uid) == []
+
+
 @pytest.mark.parametrize("table", [instances, studies], ids=["instance", "study"])
 def test_a_study_with_a_damaged_row_fails_with_that_reason_and_without_a_result(
     opened: ScoringRoom, clock: Clock, table: Table
