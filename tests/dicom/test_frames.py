@@ -288,12 +288,17 @@ def test_compressed_frames_that_the_header_does_not_own_to_are_not_passed_over(
     assert _refusal(pool, path) is NotAnalysedReason.MULTI_FRAME
 
 
+@pytest.mark.parametrize("lists_fragments", [False, True], ids=["usual table", "every fragment"])
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
 def test_one_frame_in_several_fragments_is_one(
-    syntax: UID, pool: DecodingPool, tmp_path: Path
+    syntax: UID, *, lists_fragments: bool, pool: DecodingPool, tmp_path: Path
 ) -> None:
+    """Also where the table of offsets, against PS3.5 A.4, has an entry for each fragment."""
     data, frames = radiograph(), compressed(syntax)
-    data.PixelData = encapsulate(frames[:1], fragments_per_frame=3)
+    fragments = encapsulate(frames[:1], fragments_per_frame=3, has_bot=False)[8:]
+    offsets = (0, 4, 8) if lists_fragments else (0,)
+    table = struct.pack(f"<{len(offsets)}L", *offsets)
+    data.PixelData = struct.pack("<HHL", 0xFFFE, 0xE000, len(table)) + table + fragments
     data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
     path = write(data, tmp_path / "pieces.dcm", syntax)
     found = pool.decode(path, "1.2.3").p_values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,21 @@ def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
     (tmp_path / "loop.dcm").symlink_to(tmp_path / "loop.dcm")
     with pytest.raises(UnreadableFileError):
         decode_file(tmp_path / "loop.dcm")
+
+
+def test_a_file_that_there_is_no_room_for_is_not_called_damaged(tmp_path: Path) -> None:
+    path = write(radiograph(rows=2000, columns=2000), tmp_path / "large.dcm")
+    code = (
+        "import resource, sys; from pathlib import Path;"
+        "from imaging_node.dicom.image_decoding import decode_file;"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**22, used + 2**22));"
+        "decode_file(Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip().splitlines()[-1].startswith("MemoryError")
 
 
 def test_an_error_of_reading_is_found_behind_the_one_that_a_parser_made_of_it() -> None:
