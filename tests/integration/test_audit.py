@@ -27,7 +27,9 @@ def test_every_role_says_that_it_began_and_that_it_ended(tmp_path: Path) -> None
             "key": str(client.key),
         }
         with LocalNode(tmp_path, {"audit": {"syslog": syslog}}) as node:
-            wait_until(lambda: len(server.messages) >= len(ROLES), limit_s=30, what="four messages")
+            wait_until(
+                lambda: len(server.messages) >= len(ROLES), limit_s=120, what="four messages"
+            )
         shipped = [message.partition("\ufeff")[2] for message in server.messages]
 
     kept = read_all(node.settings.state_directory / "audit")
