@@ -45,7 +45,7 @@ _UNDEFINED = 0xFFFFFFFF
 LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
-SHORT_VRS = frozenset(
+_SHORT_VRS = frozenset(
     {
         b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT",
         b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
@@ -177,7 +177,7 @@ class _Walk:
             else:
                 group, element, vr, length = self._explicit(dataset, position)
                 start = position + 8
-                if vr not in SHORT_VRS and group != 0xFFFE:  # noqa: PLR2004 - items have no VR
+                if vr not in _SHORT_VRS and group != 0xFFFE:  # noqa: PLR2004 - items have no VR
                     if vr not in LONG_VRS:
                         # Its length may be meant in 16 bits or in 32: identity must not hang on
                         # a guess that the scorer may make otherwise.
