@@ -172,6 +172,7 @@ def _capture(study: StudyToReport, long_side: int) -> object:
         result=study.result,
         context=study.context,
         label_index=0,
+        is_verified=True,
         long_side=long_side,
     )
 

@@ -12,6 +12,7 @@ from imaging_node.cli import (
     archive,
     demo,
     diagnosis,
+    explain,
     listings,
     models,
     roles,
@@ -67,6 +68,7 @@ app.command()(archive.reprocess)
 app.add_typer(listings.studies, name="studies")
 app.add_typer(listings.deliveries, name="deliveries")
 app.command()(listings.worklist)
+app.command()(explain.explain)
 app.add_typer(models.models, name="models")
 app.add_typer(settings.config, name="config")
 app.command()(diagnosis.doctor)

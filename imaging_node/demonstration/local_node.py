@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 LOOPBACK = "127.0.0.1"
+# The gates know a drawn film from a real one, and would refuse it.
+DRAWN_FILMS_MODELS = [{"name": "chest_xray_pneumonia", "gates": "report"}]
 PACS_AE_TITLE = "DEMO_PACS"
 _START_LIMIT_S = 120.0
 _STOP_LIMIT_S = 40.0
@@ -40,7 +42,8 @@ class LocalNode:
 
         Args:
             folder: For the settings file, the state and the log.
-            changes: Settings beside ports, peers and state directory.
+            changes: Settings beside ports, peers and state directory. Without `models` the
+                shipped one answers, its image gates report only.
 
         Raises:
             OperatorError: The node did not become ready.
@@ -56,6 +59,7 @@ class LocalNode:
                     "destinations": ["pacs"],
                     # Temporary folders may lie on a small disk.
                     "spool": {"min_free_bytes": 64 * 1024 * 1024, "min_free_inodes": 0},
+                    "models": DRAWN_FILMS_MODELS,
                     **changes,
                     "peers": {
                         **changes.get("peers", {}),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import mmap
 
 _UID = re.compile(r"[0-9.]{1,64}")
+_DECIMAL = re.compile(r"\d{1,9}(\.\d{0,6})?")
 _DAYS_PER_YEAR = 365.25
 _DATE_LENGTH = 8  # PS3.5 6.2, VR DA
 _AGE_UNITS = {"D": 1 / _DAYS_PER_YEAR, "W": 7 / _DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
@@ -49,6 +50,7 @@ _KEYWORDS = (
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientAge",
     "AccessionNumber", "StudyDate", "StudyTime", "RequestedProcedurePriority",
     "RequestAttributesSequence", "SpecificCharacterSet", "InstanceCreatorUID", "CodeMeaning",
+    "LossyImageCompressionRatio",
 )  # fmt: skip
 _TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
 _WANTED = frozenset(_TAGS.values())
@@ -158,6 +160,7 @@ def _image(
         columns=_unsigned(header, "Columns"),
         number_of_frames=max(1, _decimal(_ascii(header, "NumberOfFrames"))),
         has_pixel_data=has_pixel_data,
+        lossy_compression_ratio=_largest(header, "LossyImageCompressionRatio"),
     )
 
 
@@ -191,6 +194,13 @@ def _unsigned(header: Header, keyword: str) -> int:
 
 def _decimal(text: str) -> int:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else 1
+
+
+def _largest(header: Header, keyword: str) -> float:
+    """Largest value of a decimal string; 0 where there is none."""
+    text = _raw_bytes(header, keyword).decode("latin-1")
+    values = (each.strip(" \0") for each in text.split("\\"))
+    return max((float(each) for each in values if _DECIMAL.fullmatch(each)), default=0.0)
 
 
 def _code_meaning(header: Header, keyword: str) -> str:

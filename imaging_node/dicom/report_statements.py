@@ -89,6 +89,8 @@ def finding_comment(score: FindingScore) -> str:
         parts.append(f"95 % interval of the probability: {low:.4f} to {high:.4f}.")
     if score.absence_withheld and score.probability is not None and not score.is_present:
         parts.append("Not called absent: an image of the study could not be analysed.")
+    if score.is_contested:
+        parts.append("Left open: the members of the ensemble disagree.")
     return " ".join(parts)
 
 

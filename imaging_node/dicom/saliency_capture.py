@@ -9,11 +9,6 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.sr.coding import Code
 from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
     SecondaryCaptureImageStorage,
 )
 
@@ -38,6 +33,7 @@ from imaging_node.dicom.source_attributes import PAIRED_BODY_PARTS, UNPAIRED_BOD
 from imaging_node.dicom.srgb import SRGB_PROFILE
 from imaging_node.dicom.terminology import PRESENCE, term
 from imaging_node.domain.result_object import ObjectKind
+from imaging_node.domain.study import LOSSY_SYNTAXES
 
 if TYPE_CHECKING:
     from imaging_node.dicom.saliency_overlay import Picture
@@ -46,9 +42,6 @@ if TYPE_CHECKING:
     from imaging_node.domain.image import DecodedImage
     from imaging_node.domain.result_object import ResultContext, ResultObject
 
-_LOSSY: Final = frozenset(
-    {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K}
-)
 _SHORT_TEXT: Final = 1024  # ST
 _ICC_PROFILE: Final = 0x00282000
 _DIGEST_CHARACTERS: Final = 12
@@ -56,6 +49,9 @@ _LABELS_PER_REVISION: Final = 100
 _NOT_AN_OUTLINE: Final = (
     "Shows image areas that raised the score; not a lesion outline."
     " Measurements on this picture are invalid."
+)
+_UNVERIFIED: Final = (
+    "Explanation unverified: this model's maps did not pass their checks; see its card."
 )
 _SOURCE_IMAGE: Final = Code("121322", "DCM", "Source image for image processing operation")
 
@@ -69,6 +65,7 @@ def build_capture(
     result: StudyResult,
     context: ResultContext,
     label_index: int,
+    is_verified: bool,
     long_side: int = LONG_SIDE,
 ) -> ResultObject:
     """Encode the picture of one finding: the same arguments give the same bytes.
@@ -81,6 +78,7 @@ def build_capture(
             grid that it comes on.
         result: Answer that the picture belongs to.
         context: Revision, node and series start.
+        is_verified: Whether the bundle's maps passed their checks; if not, the picture says so.
         label_index: Place of the finding in the bundle's order, from 1.
         long_side: Longer side of the image in the picture, in pixels.
 
@@ -99,7 +97,7 @@ def build_capture(
         row_to_column_spacing=image.row_to_column_spacing,
         patient_orientation=source.patient_orientation,
         headline=_headline(score, score.probability),
-        details=_details(score, saliency, result),
+        details=_details(score, saliency, result, is_verified=is_verified),
         long_side=long_side,
     )
     name = result_name(
@@ -154,6 +152,13 @@ def capture_png(payload: bytes) -> bytes:
     return png.getvalue()
 
 
+def picture_png(picture: Picture) -> bytes:
+    """PNG of a picture that was just drawn."""
+    png = BytesIO()
+    Image.fromarray(picture).save(png, "PNG")
+    return png.getvalue()
+
+
 def _headline(score: FindingScore, probability: float) -> str:
     presence = PRESENCE[score.presence].meaning
     return (
@@ -162,7 +167,9 @@ def _headline(score: FindingScore, probability: float) -> str:
     )
 
 
-def _details(score: FindingScore, saliency: SaliencyMap, result: StudyResult) -> list[str]:
+def _details(
+    score: FindingScore, saliency: SaliencyMap, result: StudyResult, *, is_verified: bool
+) -> list[str]:
     digest = result.model.digest.split(":")[-1][:_DIGEST_CHARACTERS]
     details = [
         ascii_text(f"{result.model.name} {result.model.version}, weights {digest}", _SHORT_TEXT),
@@ -171,6 +178,8 @@ def _details(score: FindingScore, saliency: SaliencyMap, result: StudyResult) ->
     if score.interval is not None:
         low, high = score.interval
         details.insert(0, f"95 % interval of p: {low:.2f} to {high:.2f}")
+    if not is_verified:
+        details.append(_UNVERIFIED)
     if not saliency.peak:
         details.append("No area of this image raised the score.")
     return details
@@ -206,7 +215,7 @@ def _references(source: SourceHeader) -> list[RawElement]:
 def _lossy(source: SourceHeader) -> list[RawElement]:
     """Once lossy, always lossy (PS3.3 C.7.6.1.1.5)."""
     stated = source.text("LossyImageCompression") == "01"
-    if not stated and source.transfer_syntax_uid not in _LOSSY:
+    if not stated and source.transfer_syntax_uid not in LOSSY_SYNTAXES:
         return [element("LossyImageCompression", "00")]
     return [
         element("LossyImageCompression", "01"),

@@ -147,6 +147,7 @@ NON_DIAGNOSTIC_QUALITY: Final = Code("RID14", "RADLEX", "Non-diagnostic quality"
 _POSITIONING = Code("111209", "DCM", "Positioning")
 _NO_IMAGE = Code("111213", "DCM", "No image")
 _SOFTWARE_FAILURE = Code("111218", "DCM", "Software failure")
+_ARTIFACTS = Code("111215", "DCM", "Artifact(s) other than grid or detector artifact")
 _IMAGE_PROCESSING = Code("111219", "DCM", "Inappropriate image processing")
 _OTHER_FAILURE = Code("111220", "DCM", "Other failure")
 
@@ -164,13 +165,28 @@ QUALITY_FINDING: Final = {
     NotAnalysedReason.TOO_MANY: _OTHER_FAILURE,
     NotAnalysedReason.NOT_FOR_PRESENTATION: _IMAGE_PROCESSING,
     NotAnalysedReason.BLANK: _NO_IMAGE,
+    NotAnalysedReason.SATURATED: _OTHER_FAILURE,
+    NotAnalysedReason.COLLIMATION: _POSITIONING,
+    NotAnalysedReason.TEXT: _ARTIFACTS,
+    NotAnalysedReason.ROTATED: _POSITIONING,
+    NotAnalysedReason.INVERTED: _IMAGE_PROCESSING,
+    NotAnalysedReason.COMPRESSION: _IMAGE_PROCESSING,
+    NotAnalysedReason.UNFAMILIAR: _OTHER_FAILURE,
     NotAnalysedReason.QUALITY: _OTHER_FAILURE,
     NotAnalysedReason.MODEL_OUTPUT: _SOFTWARE_FAILURE,
     NotAnalysedReason.SOFTWARE: _SOFTWARE_FAILURE,
 }
 """CID 6135 code for each reason; the reason's own words stand in the comment beside it."""
 
-QUALITY_REASONS: Final = frozenset({NotAnalysedReason.BLANK, NotAnalysedReason.QUALITY})
+QUALITY_REASONS: Final = frozenset(
+    {
+        NotAnalysedReason.BLANK,
+        NotAnalysedReason.SATURATED,
+        NotAnalysedReason.TEXT,
+        NotAnalysedReason.COMPRESSION,
+        NotAnalysedReason.QUALITY,
+    }
+)
 """Reasons that say something about the quality of the image itself."""
 
 UNSPECIFIED_RADIOGRAPHY: Final = Code("43468-8", "LN", "XR unspecified body region")  # CID 100

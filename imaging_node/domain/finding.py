@@ -41,6 +41,13 @@ class NotAnalysedReason(StrEnum):
     TOO_MANY = "more images than the model takes"
     NOT_FOR_PRESENTATION = "image for processing, not for presentation"
     BLANK = "blank image"
+    SATURATED = "image black or white beyond detail"
+    COLLIMATION = "collimated too far"
+    TEXT = "covered by writing or graphics"
+    ROTATED = "image turned"
+    INVERTED = "grey scale inverted"
+    COMPRESSION = "compressed with too much loss"
+    UNFAMILIAR = "unlike the images that the model knows"
     QUALITY = "refused by a quality gate"
     MODEL_OUTPUT = "scores that are not numbers"
     SOFTWARE = "software failure"
@@ -61,6 +68,8 @@ class FindingScore:
         sop_instance_uid: Image that the score comes from; empty when not evaluated.
         absence_withheld: True when an image of the study could not be analysed, so that
             a low score is called undetermined instead of absent.
+        is_contested: True when the members differ by more than the bundle allows: whatever
+            they say together, the finding is left open.
     """
 
     label: str
@@ -71,6 +80,7 @@ class FindingScore:
     undetermined_from: float
     sop_instance_uid: str = ""
     absence_withheld: bool = False
+    is_contested: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is not a probability; NaN fails every comparison."""
@@ -96,7 +106,7 @@ class FindingScore:
     @property
     def presence(self) -> Presence:
         """The call: undetermined when not evaluated."""
-        if self.probability is None:
+        if self.probability is None or self.is_contested:
             return Presence.UNDETERMINED
         if self.probability >= self.operating_point:
             return Presence.PRESENT

@@ -7,6 +7,17 @@ from pathlib import Path
 
 from imaging_node.domain.finding import NotAnalysedReason
 
+LOSSY_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",  # JPEG baseline
+        "1.2.840.10008.1.2.4.51",  # JPEG extended, 12 bit
+        "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
+        "1.2.840.10008.1.2.4.91",  # JPEG 2000
+        "1.2.840.10008.1.2.4.203",  # HTJ2K
+    }
+)
+"""Transfer syntaxes that may have lost something."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInstance:
@@ -24,6 +35,7 @@ class ImageInstance:
         patient_age_years: From Patient's Age, or birth and study date; >= 0.
         number_of_frames: >= 1.
         has_pixel_data: Whether a pixel data element follows the header.
+        lossy_compression_ratio: Largest of (0028,2112), >= 0; 0 where none is stated.
     """
 
     path: Path
@@ -43,6 +55,7 @@ class ImageInstance:
     columns: int
     number_of_frames: int
     has_pixel_data: bool
+    lossy_compression_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +82,7 @@ class Eligibility:
         minimum_rows, minimum_columns: Smallest image.
         presentation_intents: Accepted values; an absent intent is always accepted.
         maximum_images: Most images of one study that are scored.
+        maximum_lossy_ratio: Strongest lossy compression that is accepted; None: any.
     """
 
     modalities: tuple[str, ...]
@@ -85,6 +99,7 @@ class Eligibility:
     minimum_columns: int
     presentation_intents: tuple[str, ...]
     maximum_images: int
+    maximum_lossy_ratio: float | None = None
 
 
 WAIVABLE_RULES = ("age", "view", "body_part", "presentation_intent")

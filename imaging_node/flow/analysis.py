@@ -17,13 +17,13 @@ from imaging_node.domain.finding import (
 )
 from imaging_node.domain.image import DecodedImage
 from imaging_node.domain.priority import ReadingPriority, TriageRule
-from imaging_node.domain.study import ImageInstance, select_images
+from imaging_node.domain.study import LOSSY_SYNTAXES, ImageInstance, select_images
 from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
 from imaging_node.inference.scorer import ImageAnalysis, Scorer
 from imaging_node.store.spool import require_unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from imaging_node.dicom.decoding import DecodingPool
@@ -114,6 +114,7 @@ def analyse(
     for image in selection.images:
         try:
             require_unchanged(image.path, image.digest)
+            require_faithful(image, model.bundle.eligibility.maximum_lossy_ratio)
             pixels = decoder.decode(image.path, image.sop_instance_uid)
             analysis = model.scorer.score(
                 pixels, lane(claim), deadline_s=deadline_s, owner=claim.token
@@ -139,7 +140,7 @@ def analyse(
             status=AnalysisStatus.PARTIAL if gaps else AnalysisStatus.COMPLETE,
             findings=findings,
             reasons=tuple(dict.fromkeys(gaps)),
-            remarks=(*selection.remarks, *model.remarks),
+            remarks=(*selection.remarks, *model.remarks, *_gate_remarks(analyses.values())),
             started_at=started_at,
         ),
         sources=tuple(each for each in selection.images if each.sop_instance_uid in analyses),
@@ -147,6 +148,33 @@ def analyse(
         decoded=decoded,
         analyses=analyses,
     )
+
+
+def require_faithful(image: ImageInstance, maximum_ratio: float | None) -> None:
+    """Refuse an image that lossy compression made smaller than a model can bear.
+
+    The header states the ratio (0028,2112), also of a compression that was undone since; a file
+    in a lossy syntax is at least as small as it looks.
+
+    Raises:
+        NotAnalysedError: The reason is COMPRESSION.
+    """
+    if maximum_ratio is None:
+        return
+    ratio = image.lossy_compression_ratio
+    if image.transfer_syntax_uid in LOSSY_SYNTAXES:
+        ratio = max(ratio, image.rows * image.columns / max(1, image.path.stat().st_size))
+    if ratio > maximum_ratio:
+        raise NotAnalysedError(
+            f"lossy compression to {ratio:.0f}:1, at most {maximum_ratio:g}:1 is accepted",
+            reason=NotAnalysedReason.COMPRESSION,
+        )
+
+
+def _gate_remarks(analyses: Iterable[ImageAnalysis]) -> tuple[str, ...]:
+    """What the gates would have refused, where the site lets them report only."""
+    reasons = (each.reason for analysis in analyses for each in analysis.verdict.refusals)
+    return tuple(f"An image gate would refuse: {reason}." for reason in dict.fromkeys(reasons))
 
 
 def _shown(findings: Sequence[FindingScore]) -> set[str]:
@@ -191,12 +219,18 @@ def target_s(claim: Claim) -> float:
 
 
 def settings_digest(
-    operating_points: dict[str, float], waived: frozenset[str], *, precision: str = "f32"
+    operating_points: dict[str, float],
+    waived: frozenset[str],
+    *,
+    precision: str = "f32",
+    gates: str = "refuse",
 ) -> str:
     """Digest of the settings that can change a model's results."""
     text = f"operating_points={sorted(operating_points.items())};waive={sorted(waived)}"
     if precision != "f32":
         text += f";precision={precision}"
+    if gates != "refuse":
+        text += f";gates={gates}"
     return f"sha256:{sha256(text.encode()).hexdigest()}"
 
 

@@ -85,6 +85,7 @@ def build_answer(
             result=result,
             context=context,
             label_index=index,
+            is_verified=answer.model.bundle.explanation_verified,
             long_side=capture_long_side,
         )
         for index, score in enumerate(result.findings, start=1)

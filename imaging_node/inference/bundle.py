@@ -25,6 +25,9 @@ from imaging_node.domain.priority import TriageRule
 from imaging_node.domain.study import Eligibility
 from imaging_node.inference.calibration import BetaCalibration
 from imaging_node.inference.declaration import Declaration
+from imaging_node.inference.familiarity import DeclaredDepth, Depth, Familiarity
+from imaging_node.inference.film_gate import DeclaredFilmGate
+from imaging_node.inference.film_measures import FilmLimits
 from imaging_node.inference.preprocessing import Preprocessing
 from imaging_node.inference.quality import QualityGates
 
@@ -61,12 +64,14 @@ class Finding:
     Attributes:
         operating_point: Lowest probability that is called present.
         undetermined_from: Lowest probability that is not called absent.
+        maximum_spread: Members that differ more leave the finding open; None: never.
     """
 
     label: str
     calibration: BetaCalibration
     operating_point: float
     undetermined_from: float
+    maximum_spread: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,8 @@ class Bundle:
         directory: Where it was read from.
         files: SHA-256 by path of everything but the manifest, 64 hex digits each.
         description: One English sentence from the metadata.
+        film_limits, film_gate, familiarity: Gates beside `quality_gates`; see `gates`.
+        film_gate_model: The film gate's graph; empty when there is none.
         explanation_verified: Whether its maps agreed with Captum and passed the deletion test
             when it was built; if not, captures should say so.
         card: The model card.
@@ -119,6 +126,10 @@ class Bundle:
     triage_rules: tuple[TriageRule, ...]
     preprocessing: Preprocessing
     quality_gates: QualityGates
+    film_limits: FilmLimits
+    film_gate: DeclaredFilmGate | None
+    film_gate_model: bytes = field(repr=False)
+    familiarity: Familiarity | None
     members: tuple[Member, ...]
     explanation_verified: bool
     golden: tuple[GoldenCase, ...]
@@ -181,12 +192,26 @@ def load_bundle(directory: Path) -> Bundle:
                 calibration=output.calibration,
                 operating_point=output.operating_point.probability,
                 undetermined_from=output.undetermined_from.probability,
+                maximum_spread=output.maximum_spread,
             )
             for output in declaration.outputs
         ),
         triage_rules=tuple(TriageRule(**rule.model_dump()) for rule in declaration.priority),
         preprocessing=declaration.preprocess,
         quality_gates=declaration.quality_gates,
+        film_limits=declaration.film_limits,
+        film_gate=declaration.film_gate,
+        film_gate_model=b""
+        if declaration.film_gate is None
+        else _content(directory, declaration.film_gate.file, contents),
+        familiarity=None
+        if declaration.familiarity is None
+        else Familiarity(
+            depths=tuple(
+                _read_depth(directory, depth, contents) for depth in declaration.familiarity.depths
+            ),
+            limits=declaration.familiarity.limits,
+        ),
         members=tuple(
             Member(
                 **member.model_dump(exclude={"weight"}),
@@ -289,6 +314,31 @@ def _read_array(
     return loaded
 
 
+def _gates_digest(declaration: Declaration, hashes: Mapping[str, str]) -> dict[str, object]:
+    """What can turn a score into "not analysed"."""
+    gates = declaration.model_dump(
+        mode="json", include={"quality_gates", "film_limits", "film_gate", "familiarity"}
+    )
+    familiarity = declaration.familiarity
+    files = [] if declaration.film_gate is None else [declaration.film_gate.file]
+    if familiarity is not None:
+        files += [name for each in familiarity.depths for name in (each.space, each.neighbours)]
+    return gates | {"files": [hashes.get(name, "") for name in files if name]}
+
+
+def _read_depth(directory: Path, depth: DeclaredDepth, contents: Mapping[str, bytes]) -> Depth:
+    space = _read_array(directory, depth.space, contents)
+    return Depth(
+        name=depth.name,
+        first=depth.first,
+        last=depth.last,
+        mean=space[0],
+        directions=space[1:],
+        residual_scale=depth.residual_scale,
+        neighbours=_read_array(directory, depth.neighbours, contents) if depth.neighbours else None,
+    )
+
+
 def _model_digest(declaration: Declaration, hashes: Mapping[str, str]) -> str:
     """Digest over all that turns an image into scores, and nothing else."""
     decisive = {
@@ -305,10 +355,13 @@ def _model_digest(declaration: Declaration, hashes: Mapping[str, str]) -> str:
                     "calibration": {"coefficients", "covariance"},
                     "operating_point": {"probability"},
                     "undetermined_from": {"probability"},
+                    "maximum_spread": True,
                 },
+                exclude_none=True,
             )
             for output in declaration.outputs
         ],
+        "gates": _gates_digest(declaration, hashes),
     }
     canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

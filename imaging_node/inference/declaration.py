@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging_node.domain.priority import ReadingPriority
 from imaging_node.inference.calibration import BetaCalibration
+from imaging_node.inference.familiarity import DeclaredFamiliarity
+from imaging_node.inference.film_gate import DeclaredFilmGate
+from imaging_node.inference.film_measures import FilmLimits
 from imaging_node.inference.preprocessing import Preprocessing
 from imaging_node.inference.quality import QualityGates
 
@@ -26,7 +29,8 @@ class DeclaredMember(_Declared):
     """One network of the ensemble.
 
     Attributes:
-        file: ONNX graph with outputs `logits` (n, findings) and `maps` (n, findings, h, w).
+        file: ONNX graph with outputs `logits` (n, findings), `maps` (n, findings, h, w) and, of
+            at most one member, `features` (n, d), which `familiarity` judges.
         weight: Share of its logits in the pooled logit, before normalisation; > 0.
         biases: Of its output units: mean(map) + bias == logit, one per finding.
         captum_layer, captum_method: Where and how Captum gives the same map.
@@ -57,6 +61,7 @@ class DeclaredEligibility(_Declared):
     minimum_columns: int
     presentation_intents: tuple[str, ...]
     maximum_images: int = Field(ge=1)
+    maximum_lossy_ratio: float | None = Field(default=None, ge=1)
 
 
 class DeclaredThreshold(_Declared):
@@ -74,12 +79,15 @@ class DeclaredOutput(_Declared):
         label: Key of the terminology table, e.g. "Pneumonia".
         operating_point: From here on the finding is called present.
         undetermined_from: From here on, and below the operating point, it is left open.
+        maximum_spread: Largest standard deviation of the members' probabilities with which the
+            finding is called at all; None: never left open for that.
     """
 
     label: str
     calibration: BetaCalibration
     operating_point: DeclaredThreshold
     undetermined_from: DeclaredThreshold
+    maximum_spread: float | None = Field(default=None, ge=0, le=0.5)
 
     @model_validator(mode="after")
     def _band_below_operating_point(self) -> DeclaredOutput:
@@ -156,6 +164,9 @@ class Declaration(_Declared):
     eligibility: DeclaredEligibility
     selection: DeclaredSelection
     quality_gates: QualityGates
+    film_limits: FilmLimits = FilmLimits()
+    film_gate: DeclaredFilmGate | None = None
+    familiarity: DeclaredFamiliarity | None = None
     outputs: tuple[DeclaredOutput, ...] = Field(min_length=1)
     explain: DeclaredExplanation
     priority: tuple[DeclaredPriority, ...]

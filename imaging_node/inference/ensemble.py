@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imaging_node.domain.errors import NotAnalysedError, SettingsError
-from imaging_node.domain.finding import FindingScore, NotAnalysedReason
+from imaging_node.domain.finding import MAXIMUM_SPREAD, FindingScore, NotAnalysedReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,12 +84,14 @@ def score_findings(
         pooled = float(pool_logits(logits, members)[index])
         each_member = [finding.calibration.probability(float(logit)) for logit in logits[:, index]]
         undetermined_from, operating_point = thresholds[finding.label]
+        spread = min(float(np.std(each_member)), MAXIMUM_SPREAD)
         scores.append(
             FindingScore(
                 label=finding.label,
                 probability=finding.calibration.probability(pooled),
                 interval=finding.calibration.interval(pooled),
-                spread=min(float(np.std(each_member)), 0.5),
+                spread=spread,
+                is_contested=finding.maximum_spread is not None and spread > finding.maximum_spread,
                 operating_point=operating_point,
                 undetermined_from=undetermined_from,
                 sop_instance_uid=sop_instance_uid,
@@ -101,13 +103,15 @@ def score_findings(
 def combine_images(
     scores_by_image: Sequence[Sequence[FindingScore]],
 ) -> tuple[FindingScore, ...]:
-    """Answer of a study: for each finding the image with the highest probability.
+    """Answer of a study: for each finding the image that calls it, else the highest probability.
+
+    An image over which the members disagree calls nothing: it must not outdo one that does.
 
     Args:
         scores_by_image: At least one image's scores, all in the bundle's order; on equal
             probabilities the earlier image answers.
     """
     return tuple(
-        max(of_one_finding, key=lambda score: score.probability or 0.0)
+        max(of_one_finding, key=lambda score: (score.is_present, score.probability or 0.0))
         for of_one_finding in zip(*scores_by_image, strict=True)
     )

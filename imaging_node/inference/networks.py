@@ -17,6 +17,9 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+SHALLOW_LAYER = "transition2"
+"""Layer of the DenseNet behind which the shallow features are read."""
+
 TOKEN_STRIDE = 16
 """Pixels of the input per token of the transformer, along each axis."""
 
@@ -81,12 +84,27 @@ class MappedDenseNet(nn.Module):
             Logits of shape (n, findings) and maps of shape (n, findings, rows, columns) on
             the grid of the last feature map; mean(map) + bias == logit.
         """
-        features = self.net.get_submodule("features")(image)
+        logits, maps, _ = self.with_features(image)
+        return logits, maps
+
+    def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same, and what the network saw on the way: features of two depths.
+
+        Returns:
+            Logits, maps, and features of shape (n, shallow + deep channels): the means over the
+            feature maps behind the second transition and the last block.
+        """
+        features, shallow = image, image
+        for name, layer in self.net.get_submodule("features").named_children():
+            features = layer(features)
+            if name == SHALLOW_LAYER:
+                shallow = features
         features = self.net.get_submodule("class_layers.relu")(features)
         head = self.net.get_submodule("class_layers.out")
         assert isinstance(head, nn.Linear)
         maps = nn.functional.conv2d(features, head.weight[:, :, None, None])
-        return maps.mean((2, 3)) + head.bias, maps
+        pooled = torch.cat([shallow.mean((2, 3)), features.mean((2, 3))], 1)
+        return maps.mean((2, 3)) + head.bias, maps, pooled
 
 
 class Attention(nn.Module):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from imaging_node.domain.errors import BundleError, SettingsError
 from imaging_node.inference.failures import as_launch_failure
-from imaging_node.inference.outputs import MemberOutputs, split_outputs
+from imaging_node.inference.outputs import OUTPUTS, MemberOutputs, split_outputs
 
 # Imported with it, OpenVINO counts its use in the home folder and would tell its maker; without
 # it, its own stand-in is taken.
@@ -59,7 +59,7 @@ class OpenVinoModels:
             answers = []
             for request in requests:
                 request.infer({"image": batch}, share_inputs=True)
-                answers.append([request.get_tensor(name).data for name in ("logits", "maps")])
+                answers.append([each.data for each in request.output_tensors])
             return split_outputs(answers, len(batch))
         except (RuntimeError, ValueError) as error:
             raise as_launch_failure(error, batch.shape) from error
@@ -87,8 +87,8 @@ def _compile(
         raise BundleError(f"{place}: OpenVINO cannot compile it") from error
     inputs = [each.any_name for each in compiled.inputs]
     outputs = [each.any_name for each in compiled.outputs]
-    if inputs != ["image"] or outputs != ["logits", "maps"]:
-        raise BundleError(f"{place}: expected image -> logits, maps")
+    if inputs != ["image"] or outputs not in (list(OUTPUTS), list(OUTPUTS[:2])):
+        raise BundleError(f"{place}: expected image -> logits, maps and, if it likes, features")
     # A hint is a wish: without f16 in the CPU another type is taken, and nothing said.
     used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if used not in (execution.precision, _TYPE_NAMES[execution.precision]):

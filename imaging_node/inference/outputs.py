@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+OUTPUTS = ("logits", "maps", "features")
+"""What a member's graph answers, in this order; the last one is optional."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,17 +22,17 @@ class MemberOutputs:
     Attributes:
         logits: float32, shape (members, findings).
         maps: Per member, float32, shape (findings, h, w) on that member's own grid.
+        features: Of the members that give them, one after the other, float32, shape (d,).
     """
 
     logits: npt.NDArray[np.float32]
     maps: tuple[npt.NDArray[np.float32], ...]
+    features: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     @property
     def is_finite(self) -> bool:
         """Whether every value is a number."""
-        return bool(np.isfinite(self.logits).all()) and all(
-            np.isfinite(each).all() for each in self.maps
-        )
+        return all(np.isfinite(each).all() for each in (self.logits, self.features, *self.maps))
 
 
 class LaunchedModel(Protocol):
@@ -66,19 +69,28 @@ def split_outputs(
     """What the members answered for a batch of `count` images, image by image.
 
     Args:
-        answers: Per member its logits, shape (count, findings), and maps, (count, findings, h, w).
+        answers: Per member its logits, shape (count, findings), maps, (count, findings, h, w),
+            and features, (count, d), if it gives any.
 
     Raises:
         ValueError: A member answered for another number of images, or in another form.
     """
-    for logits, maps in answers:
-        if len(logits) != count or len(maps) != count or logits.ndim != 2 or maps.ndim != 4:  # noqa: PLR2004 - their axes
-            raise ValueError(f"a member answered {logits.shape}, {maps.shape} for {count} images")
+    for logits, maps, *more in answers:
+        shapes = [each.shape for each in (logits, maps, *more)]
+        axes = [len(shape) for shape in shapes]
+        if axes not in ([2, 4], [2, 4, 2]) or any(shape[0] != count for shape in shapes):
+            raise ValueError(f"a member answered {shapes} for {count} images")
     # Copies: one answer that is kept for its map must not keep the whole batch alive.
     return [
         MemberOutputs(
-            logits=np.stack([logits[index] for logits, _ in answers]),
-            maps=tuple(np.array(maps[index]) for _, maps in answers),
+            logits=np.stack([answer[0][index] for answer in answers]),
+            maps=tuple(np.array(answer[1][index]) for answer in answers),
+            features=np.concatenate(
+                [
+                    np.empty(0, np.float32),
+                    *(each[index] for answer in answers for each in answer[2:]),
+                ]
+            ),
         )
         for index in range(count)
     ]

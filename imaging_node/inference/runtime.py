@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from imaging_node.domain.errors import BundleError, SettingsError
 from imaging_node.inference.failures import as_launch_failure
-from imaging_node.inference.outputs import MemberOutputs, split_outputs
+from imaging_node.inference.outputs import OUTPUTS, MemberOutputs, split_outputs
 from imaging_node.inference.pinned_memory import pinned
 from imaging_node.inference.providers import provider_options
 
@@ -30,7 +30,6 @@ _ONNX_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
 )
-_OUTPUTS = ("logits", "maps")
 
 
 class Sessions:
@@ -86,7 +85,7 @@ class Sessions:
             if self._execution.uses_gpu:
                 answers = run_bound(sessions, batch, "cuda", self._execution.device_id)
             else:
-                answers = [session.run(_OUTPUTS, {"image": batch}) for session in sessions]
+                answers = [session.run(None, {"image": batch}) for session in sessions]
             return split_outputs(answers, len(batch))
         except _ONNX_RUNTIME_ERRORS as error:
             raise as_launch_failure(error, batch.shape) from error
@@ -109,15 +108,15 @@ def run_bound(
         device_id: Its number.
 
     Returns:
-        Logits and maps of each member, in plain memory.
+        What each member answered, in the order of `OUTPUTS`, in plain memory.
     """
     on_device = onnxruntime.OrtValue.ortvalue_from_numpy(batch, device_type, device_id)
     answers = []
     for session in sessions:
         binding = session.io_binding()
         binding.bind_ortvalue_input("image", on_device)
-        for name in _OUTPUTS:
-            binding.bind_output(name, device_type, device_id)
+        for output in session.get_outputs():
+            binding.bind_output(output.name, device_type, device_id)
         session.run_with_iobinding(binding)
         answers.append(binding.copy_outputs_to_cpu())
     return answers
@@ -142,8 +141,8 @@ def _open(bundle: Bundle, member: Member, execution: Execution) -> onnxruntime.I
         raise BundleError(f"{place}: ONNX Runtime cannot load it") from error
     inputs = [each.name for each in session.get_inputs()]
     outputs = [each.name for each in session.get_outputs()]
-    if inputs != ["image"] or outputs != list(_OUTPUTS):
-        raise BundleError(f"{place}: expected image -> logits, maps")
+    if inputs != ["image"] or outputs not in (list(OUTPUTS), list(OUTPUTS[:2])):
+        raise BundleError(f"{place}: expected image -> logits, maps and, if it likes, features")
     # ONNX Runtime goes on with the CPU when a driver or a library is missing, and says nothing.
     if offered[0][0] not in session.get_providers():
         raise SettingsError(

@@ -11,8 +11,9 @@ import cv2
 from imaging_node.domain.finding import FindingScore, SaliencyMap
 from imaging_node.inference.bundle import Bundle
 from imaging_node.inference.ensemble import combine_images, score_findings, site_thresholds
+from imaging_node.inference.gates import GatePolicy, Gates, GateVerdict
 from imaging_node.inference.outputs import MemberOutputs
-from imaging_node.inference.preprocessing import prepare
+from imaging_node.inference.preprocessing import resize_to_grid, standardise, stretch_percentiles
 from imaging_node.inference.quality import check_quality
 from imaging_node.inference.saliency import ensemble_map, map_on_source
 
@@ -38,6 +39,7 @@ class ImageAnalysis:
     source_shape: tuple[int, int]
     scores: tuple[FindingScore, ...]
     outputs: MemberOutputs
+    verdict: GateVerdict
 
     def map_for(self, label: str) -> SaliencyMap:
         """Where the score of `label` came from, on the source image.
@@ -89,6 +91,7 @@ class Scorer:
         batcher: Batcher,
         *,
         site_operating_points: Mapping[str, float],
+        gate_policy: GatePolicy = "refuse",
     ) -> None:
         """Give the model to the batcher.
 
@@ -97,6 +100,8 @@ class Scorer:
             opened: Its model.
             batcher: Takes over the launches.
             site_operating_points: By label, each in [0, 1]; see `ensemble.site_thresholds`.
+            gate_policy: "report" scores also what the gates would refuse, and says so; blank
+                images are refused all the same.
 
         Raises:
             SettingsError: An operating point is impossible.
@@ -105,6 +110,8 @@ class Scorer:
         self.opened = opened
         self.batcher = batcher
         self.thresholds = site_thresholds(bundle.findings, site_operating_points)
+        self.gate_policy = gate_policy
+        self._gates = Gates(bundle)
         # Threads belong to the launches; resizing beside them must not multiply.
         cv2.setNumThreads(1)
         batcher.add_model(bundle.identity.name, opened.model)
@@ -120,18 +127,26 @@ class Scorer:
             deadline_s, owner: As in `Batcher.submit`.
 
         Raises:
-            NotAnalysedError: BLANK or QUALITY before the model, MODEL_OUTPUT or SOFTWARE
-                from it.
+            NotAnalysedError: Refused by a gate, or MODEL_OUTPUT or SOFTWARE from the model.
             TemporaryError: The scorer is closing.
         """
         check_quality(image.p_values, self.bundle.quality_gates)
+        rules = self.bundle.preprocessing
+        grid = resize_to_grid(image.p_values, rules.rows, rules.columns)
+        stretched = stretch_percentiles(grid, rules.lower_percentile, rules.upper_percentile)
+        verdict = self._gates.look(grid, stretched)
+        if self.gate_policy == "refuse":
+            verdict.enforce()
         outputs = self.batcher.submit(
             self.bundle.identity.name,
-            prepare(image.p_values, self.bundle.preprocessing),
+            standardise(stretched, mean=rules.mean, standard_deviation=rules.standard_deviation),
             lane,
             deadline_s=deadline_s,
             owner=owner,
         ).result()
+        verdict = verdict.followed_by(self._gates.compare(outputs.features))
+        if self.gate_policy == "refuse":
+            verdict.enforce()
         rows, columns = image.p_values.shape
         return ImageAnalysis(
             bundle=self.bundle,
@@ -145,6 +160,7 @@ class Scorer:
                 sop_instance_uid=image.sop_instance_uid,
             ),
             outputs=outputs,
+            verdict=verdict,
         )
 
     def combine(self, analyses: Sequence[ImageAnalysis]) -> tuple[FindingScore, ...]:

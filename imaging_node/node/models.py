@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from imaging_node.settings import Settings
     from imaging_node.telemetry import Counters
 
+GATES_REPORT = "Image gates report only, by decision of the site."
+
 
 def bundle_directory(settings: Settings) -> Path:
     """Folder of the bundles."""
@@ -111,7 +113,13 @@ def _load(
         execution = replace(execution, engine_folder=folder)
     opened = open_model(bundle, execution, settings.scoring.precision)
     precision = opened.execution.named_precision
-    scorer = Scorer(bundle, opened, batcher, site_operating_points=model.operating_points)
+    scorer = Scorer(
+        bundle,
+        opened,
+        batcher,
+        site_operating_points=model.operating_points,
+        gate_policy=model.gates,
+    )
     own = {finding.label: finding.operating_point for finding in bundle.findings}
     return ConfiguredModel(
         scorer=scorer,
@@ -121,11 +129,15 @@ def _load(
                 f"Operating point set by the site: {label} {point:g} (bundle: {own[label]:g})."
                 for label, point in sorted(model.operating_points.items())
             ),
+            *([] if model.gates == "refuse" else [GATES_REPORT]),
             # What is exact needs no remark, wherever it runs.
             *([] if precision == "f32" else [f"Computed in reduced precision ({precision})."]),
         ),
         settings_digest=settings_digest(
-            model.operating_points, frozenset(model.waive), precision=precision
+            model.operating_points,
+            frozenset(model.waive),
+            precision=precision,
+            gates=model.gates,
         ),
     )
 

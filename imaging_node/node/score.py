@@ -102,19 +102,7 @@ def open_scoring_room(
         spool=spool,
         pseudonyms=pseudonyms,
         models=models,
-        decoder=DecodingPool(
-            processes=settings.scoring.decoders,
-            memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024,
-            time_limit_s=settings.scoring.decode_limit_s,
-            budget=DecodingBudget(
-                frame_samples=settings.decoding.max_frame_samples,
-                object_samples=settings.decoding.max_object_samples,
-                header_bytes=settings.decoding.max_header_mib * 1024 * 1024,
-                elements=settings.decoding.max_elements,
-                nesting=settings.decoding.max_nesting,
-                inflated_bytes=settings.decoding.max_inflated_mib * 1024 * 1024,
-            ),
-        ),
+        decoder=open_decoders(settings),
         node=node_identity(settings),
         site_rules=tuple(
             TriageRule(
@@ -131,6 +119,23 @@ def open_scoring_room(
         counters=counters,
         clock=now,
         capture_long_side=settings.results.capture_long_side,
+    )
+
+
+def open_decoders(settings: Settings) -> DecodingPool:
+    """The pool of decoder processes that the settings describe; they start when needed."""
+    return DecodingPool(
+        processes=settings.scoring.decoders,
+        memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024,
+        time_limit_s=settings.scoring.decode_limit_s,
+        budget=DecodingBudget(
+            frame_samples=settings.decoding.max_frame_samples,
+            object_samples=settings.decoding.max_object_samples,
+            header_bytes=settings.decoding.max_header_mib * 1024 * 1024,
+            elements=settings.decoding.max_elements,
+            nesting=settings.decoding.max_nesting,
+            inflated_bytes=settings.decoding.max_inflated_mib * 1024 * 1024,
+        ),
     )
 
 

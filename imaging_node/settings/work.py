@@ -30,6 +30,11 @@ class ModelSettings(Section):
     waive: tuple[Literal["age", "view", "body_part", "presentation_intent"], ...] = Field(
         (), description=f"Eligibility rules waived for research, of {', '.join(WAIVABLE_RULES)}."
     )
+    gates: Literal["refuse", "report"] = Field(
+        "refuse",
+        description="Images unlike those that the bundle is for (turned, another body part,"
+        " covered by writing ...): not analysed, or scored with a remark.",
+    )
 
 
 class WebSettings(Section):

@@ -56,6 +56,7 @@ def _capture(source: SourceHeader, result: StudyResult, *, revision: int = 0) ->
         result=result,
         context=context([source], revision=revision),
         label_index=0,
+        is_verified=True,
     )
 
 

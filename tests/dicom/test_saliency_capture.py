@@ -52,6 +52,7 @@ def _captured(data: Dataset, tmp_path: Path, *, hot: tuple[int, int] | None = No
         result=result,
         context=context([source]),
         label_index=0,
+        is_verified=True,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imaging_node.demonstration.local_node import DRAWN_FILMS_MODELS
 from imaging_node.node.score import close_scoring_room, open_scoring_room
 from imaging_node.settings import Settings
 from imaging_node.telemetry import Counters
@@ -42,7 +43,13 @@ def clock() -> Clock:
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScoringRoom]:
     """A scoring room: loading the model once serves all tests of a module."""
     folder: Path = tmp_path_factory.mktemp("room")
-    settings = Settings.model_validate({"state_directory": folder, "spool": {"min_free_bytes": 0}})
+    settings = Settings.model_validate(
+        {
+            "state_directory": folder,
+            "spool": {"min_free_bytes": 0},
+            "models": DRAWN_FILMS_MODELS,
+        }
+    )
     room = open_scoring_room(settings, Counters())
     yield room
     close_scoring_room(room)

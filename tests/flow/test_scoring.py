@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom import dcmread
 
+from imaging_node.demonstration.local_node import DRAWN_FILMS_MODELS
 from imaging_node.dicom.file_format import split_part10
 from imaging_node.dicom.intake_port import IncomingInstance
 from imaging_node.domain.lifecycle import StudyState
@@ -272,7 +273,12 @@ def another_room(folder: Path, **settings: object) -> Iterator[ScoringRoom]:
     """A second node's scoring room."""
     opened = open_scoring_room(
         Settings.model_validate(
-            {"state_directory": folder, "spool": {"min_free_bytes": 0}, **settings}
+            {
+                "state_directory": folder,
+                "spool": {"min_free_bytes": 0},
+                "models": DRAWN_FILMS_MODELS,
+                **settings,
+            }
         ),
         Counters(),
     )
@@ -303,6 +309,7 @@ def test_what_the_site_decided_stands_in_the_report_and_on_the_worklist(
         "name": "chest_xray_pneumonia",
         "operating_points": {"Pneumonia": 0.01},
         "waive": ["age"],
+        "gates": "report",
     }
 
     def adult(dataset: Dataset) -> None:
@@ -325,7 +332,7 @@ def test_what_the_site_decided_stands_in_the_report_and_on_the_worklist(
 
 
 def test_captures_are_as_large_as_the_site_wants_them(clock: Clock, tmp_path: Path) -> None:
-    model = {"name": "chest_xray_pneumonia", "operating_points": {"Pneumonia": 0}}
+    model = {**DRAWN_FILMS_MODELS[0], "operating_points": {"Pneumonia": 0}}
     results = {"capture_long_side": 512}
     with another_room(tmp_path, models=[model], results=results) as other:
         room = replace(other, clock=clock)

@@ -66,7 +66,8 @@ def opened_model(bundle: Bundle) -> OpenedModel:
 @pytest.fixture(scope="session")
 def scorer(bundle: Bundle, opened_model: OpenedModel) -> Iterator[Scorer]:
     batcher = Batcher(launch_budget_ms=500, in_flight=2)
-    opened = Scorer(bundle, opened_model, batcher, site_operating_points={})
+    # The synthetic thorax is no film, and the gates know it.
+    opened = Scorer(bundle, opened_model, batcher, site_operating_points={}, gate_policy="report")
     yield opened
     opened.close()
 

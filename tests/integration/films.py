@@ -38,10 +38,21 @@ def picture(seed: int = 0, side: int = 256) -> FloatImage:
     return clipped
 
 
-def film(run: str = "", change: Callable[[Dataset], None] | None = None, seed: int = 0) -> bytes:
-    """A chest film of a synthetic child as a DICOM file, changed if so wanted."""
+def film(
+    run: str = "",
+    change: Callable[[Dataset], None] | None = None,
+    seed: int = 0,
+    image: FloatImage | None = None,
+) -> bytes:
+    """A chest film of a synthetic child as a DICOM file, changed if so wanted.
+
+    Args:
+        image: P-Values to wrap instead of the crude thorax of `seed`.
+    """
     dataset = phantom_dataset(
-        replace(CLEAR, number=1), run=run or uuid.uuid4().hex, picture=picture(seed)
+        replace(CLEAR, number=1),
+        run=run or uuid.uuid4().hex,
+        picture=picture(seed) if image is None else image,
     )
     if change is not None:
         change(dataset)

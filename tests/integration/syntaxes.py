@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
+    from imaging_node.domain.finding import FloatImage
+
 # By DCMTK: tool, its option, and storescu's option that proposes the syntax.
 BY_DCMTK = {
     "1.2.840.10008.1.2": ("dcmconv", "+ti", "-xi"),
@@ -51,12 +53,18 @@ def write_all(folder: Path, tool_path: Callable[[str], str]) -> dict[str, Path]:
     return {syntax: write(folder, syntax, tool_path) for syntax in ALL}
 
 
-def write(folder: Path, syntax: str, tool_path: Callable[[str], str]) -> Path:
-    """A file in one syntax."""
+def write(
+    folder: Path,
+    syntax: str,
+    tool_path: Callable[[str], str],
+    image: FloatImage | None = None,
+) -> Path:
+    """A file in one syntax; of `image`, P-Values, if there is one."""
     plain, made = folder / f"plain-{syntax}.dcm", folder / f"{syntax}.dcm"
     # Baseline JPEG has eight bits; the others keep the film's twelve or sixteen.
     eight_bits = syntax in ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91")
-    plain.write_bytes(film(run=syntax, change=to_eight_bits if eight_bits else None))
+    change = to_eight_bits if eight_bits else None
+    plain.write_bytes(film(run=syntax, change=change, image=image))
     if syntax in BY_DCMTK:
         tool, option, _ = BY_DCMTK[syntax]
         never_a_new_uid = ["+un"] if tool in ("dcmcjpeg", "dcmcjpls") else []

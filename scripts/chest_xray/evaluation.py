@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from train import area_under_curve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,34 +18,36 @@ BOOTSTRAP_SEED = 7
 CALIBRATION_BINS = 10
 
 
+def area_under_curve(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.float32]) -> float:
+    """AUROC as the share of pairs in order; ties count a half."""
+    positive, negative = np.sort(scores[truth == 1]), np.sort(scores[truth == 0])
+    below = np.searchsorted(negative, positive, "left").sum()
+    upto = np.searchsorted(negative, positive, "right").sum()
+    return float((below + upto) / (2 * len(positive) * len(negative)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """What the members said about one split.
+    """What the members said about one finding on some images.
 
     Attributes:
-        truth: Pneumonia, 0 or 1, shape (n,).
+        truth: 0 or 1, shape (n,).
         patients: Patient of each image; the unit of the bootstrap.
-        views: "AP", "PA" or "" per image.
+        names: Of the images, in the index.
         logits: Shape (members, n).
         pooled: Shape (n,).
     """
 
     truth: npt.NDArray[np.float32]
     patients: Sequence[str]
-    views: Sequence[str]
+    names: Sequence[str]
     logits: FloatArray
     pooled: FloatArray
 
-    def only(self, view: str) -> Split:
-        """The images of one view."""
-        kept = np.array([each == view for each in self.views])
-        return Split(
-            truth=self.truth[kept],
-            patients=[each for each, keep in zip(self.patients, kept, strict=True) if keep],
-            views=[view] * int(kept.sum()),
-            logits=self.logits[:, kept],
-            pooled=self.pooled[kept],
-        )
+    @property
+    def positives(self) -> int:
+        """Images with the finding."""
+        return int(self.truth.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,25 +118,6 @@ def share_at_least(
         return float((of_class >= threshold).mean()) if len(of_class) else float("nan")
 
     return by_patient(split, figure)
-
-
-def threshold_at_specificity(
-    probabilities: FloatArray, truth: npt.NDArray[np.float32], specificity: float
-) -> float:
-    """Lowest probability, rounded up to a thousandth, that keeps at least `specificity`."""
-    negatives = np.sort(probabilities[truth == 0])
-    allowed = int(np.floor((1 - specificity) * len(negatives) + 1e-9))
-    last_refused = negatives[len(negatives) - 1 - allowed]
-    return float(min(np.floor(last_refused * 1000 + 1) / 1000, 1.0))
-
-
-def threshold_at_sensitivity(
-    probabilities: FloatArray, truth: npt.NDArray[np.float32], sensitivity: float
-) -> float:
-    """Highest probability, rounded down to a thousandth, that keeps at least `sensitivity`."""
-    positives = np.sort(probabilities[truth == 1])
-    missed = int(np.floor((1 - sensitivity) * len(positives) + 1e-9))
-    return float(np.floor(positives[missed] * 1000) / 1000)
 
 
 def brier_score(probabilities: FloatArray, truth: npt.NDArray[np.float32]) -> float:

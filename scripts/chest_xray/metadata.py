@@ -1,37 +1,43 @@
-"""What the bundle says of itself: MONAI's metadata, the eligibility, the networks by name."""
+"""What a bundle says of itself: MONAI's metadata, the eligibility, the networks by name."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import monai
 import numpy as np
 import onnx
 import torch
-from train import PREPROCESSING
 
-VERSION = "0.1.0"
-LABEL = "Pneumonia"
+from chest_xray.gate_fitting import MAXIMUM_LOSSY_RATIO
+from chest_xray.images import PREPROCESSING
+from chest_xray.recipe import shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chest_xray.bundles import BundlePlan
+
 MONAI_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
-TYPES = {
-    "cnn": ("MappedDenseNet", "DenseNetShape", {"findings": 1}),
-    "vit": ("MappedTransformer", "TransformerShape", {"findings": 1, "image_size": 224}),
-}
+NETWORKS = {"cnn": "MappedDenseNet", "vit": "MappedTransformer"}
 
 
-def network_definition(member: str) -> dict[str, object]:
+def network_definition(member: str, findings: int) -> dict[str, object]:
     """How MONAI's ConfigParser builds the torch twin of a member."""
-    network, shape, arguments = TYPES[member]
     place = "imaging_node.inference.networks"
+    shape = shape_of(member, findings, PREPROCESSING.rows)
     return {
-        "_target_": f"{place}.{network}",
-        "shape": {"_target_": f"{place}.{shape}", **arguments},
+        "_target_": f"{place}.{NETWORKS[member]}",
+        "shape": {"_target_": f"{place}.{type(shape).__name__}", **asdict(shape)},
     }
 
 
-def eligibility() -> dict[str, object]:
-    """Frontal chest radiographs of children of the ages that the pair was trained on."""
+def eligibility(plan: BundlePlan) -> dict[str, object]:
+    """Frontal chest radiographs of people of the ages that the pair was trained on."""
     return {
         "modalities": ["CR", "DX"],
         "sop_class_uids": [
@@ -47,39 +53,43 @@ def eligibility() -> dict[str, object]:
         "view_positions": ["PA", "AP"],
         "accepts_absent_view": True,
         "photometric_interpretations": ["MONOCHROME1", "MONOCHROME2"],
-        "minimum_age_years": 1,
-        "maximum_age_years": 6,
+        "minimum_age_years": plan.minimum_age_years,
+        "maximum_age_years": plan.maximum_age_years,
         "accepts_absent_age": True,
         "minimum_rows": 128,
         "minimum_columns": 128,
         "presentation_intents": ["FOR PRESENTATION"],
         "maximum_images": 4,
+        "maximum_lossy_ratio": MAXIMUM_LOSSY_RATIO,
     }  # fmt: skip
 
 
-def metadata(declaration: dict[str, object]) -> dict[str, object]:
+def metadata(
+    plan: BundlePlan, labels: Sequence[str], declaration: dict[str, object]
+) -> dict[str, object]:
     """MONAI's metadata with our key."""
+    listed = ", ".join(label.replace("_", " ") for label in labels)
     return {
         "schema": MONAI_SCHEMA,
-        "version": VERSION,
-        "changelog": {VERSION: "First pair, trained on two CPU cores."},
+        "version": plan.version,
+        "changelog": {plan.version: plan.changes},
         "monai_version": monai.__version__,
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": np.__version__,
         "required_packages_version": {"onnx": onnx.__version__},
-        "name": "Chest X-ray pneumonia, children",
-        "task": "Pneumonia on frontal chest radiographs of children of 1 to 5 years",
-        "description": "CNN and vision transformer that score pneumonia on frontal chest"
-        " radiographs of children of 1 to 5 years; research only, not a medical device.",
+        "name": plan.title,
+        "task": f"{listed} on frontal chest radiographs of {plan.people}",
+        "description": f"CNN and vision transformer that score {listed} on frontal chest"
+        f" radiographs of {plan.people}; research only, not a medical device.",
         "authors": "imaging-node project",
         "copyright": "Copyright the imaging-node project",
-        "data_source": "Kermany, Zhang, Goldbaum, Mendeley Data rscbjbr9sj v2, CC BY 4.0",
+        "data_source": plan.data,
         "data_type": "DICOM radiographs as P-Values",
         "image_classes": "single channel, P-Values in [0, 1], percentile-stretched, standardised",
-        "label_classes": LABEL,
-        "pred_classes": LABEL,
+        "label_classes": listed,
+        "pred_classes": listed,
         "intended_use": "Research only. Not a medical device. Not for diagnosis.",
-        "references": ["Kermany et al., Cell 172(5), 2018, doi:10.1016/j.cell.2018.02.010"],
+        "references": [plan.data],
         "network_data_format": {
             "inputs": {
                 "image": {
@@ -98,12 +108,12 @@ def metadata(declaration: dict[str, object]) -> dict[str, object]:
                 "pred": {
                     "type": "probabilities",
                     "format": "classes",
-                    "num_channels": 1,
+                    "num_channels": len(labels),
                     "spatial_shape": [1],
                     "dtype": "float32",
                     "value_range": [],
                     "is_patch_data": False,
-                    "channel_def": {"0": LABEL},
+                    "channel_def": {str(index): label for index, label in enumerate(labels)},
                 }
             },
         },

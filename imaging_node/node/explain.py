@@ -1,0 +1,73 @@
+"""The `explain` command's composition: a process of its own, in the lowest lane of the machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.flow.explaining import explain_finding
+from imaging_node.inference.bundle import load_bundle
+from imaging_node.node.models import bundle_directory
+from imaging_node.node.score import open_decoders
+from imaging_node.node.wiring import now, open_state
+from imaging_node.store.listings import find_study, list_worklist
+
+if TYPE_CHECKING:
+    from imaging_node.flow.explaining import ExplainedFinding
+    from imaging_node.settings import Settings
+
+# What the node scores comes first: an explanation costs a hundred scores.
+_NICENESS = 15
+
+
+def explain_study(settings: Settings, study: str, label: str, method: str) -> ExplainedFinding:
+    """Explain one finding of a study that this node scored.
+
+    Args:
+        settings: The node's.
+        study: Study Instance UID, or the token that stands in the log and on the page.
+        label: Of the finding.
+        method: One of `captum_methods.METHODS`.
+
+    Raises:
+        BundleError: The bundle is damaged, or cannot be explained by Captum.
+        UnknownRecordError: There is no such study, finding or answer.
+    """
+    os.nice(_NICENESS)
+    database, spool, pseudonyms = open_state(settings)
+    try:
+        uid = find_study(database, pseudonyms, study) or study
+        rows = list_worklist(database, pseudonyms, now=now(), study_instance_uid=uid)
+        scores = {score.label: score for row in rows for score in row.findings}
+        if label not in scores:
+            known = ", ".join(sorted(scores)) or "none"
+            raise UnknownRecordError(f"no finding {label!r} of this study; there are: {known}")
+        bundle = next(
+            (
+                bundle
+                for bundle in (
+                    load_bundle(bundle_directory(settings) / model.name)
+                    for model in settings.models
+                )
+                if label in {finding.label for finding in bundle.findings}
+            ),
+            None,
+        )
+        if bundle is None:
+            raise UnknownRecordError(f"no configured bundle has a finding {label!r}")
+        decoder = open_decoders(settings)
+        try:
+            return explain_finding(
+                uid,
+                scores[label],
+                method,
+                bundle=bundle,
+                database=database,
+                spool=spool,
+                decoder=decoder,
+            )
+        finally:
+            decoder.close()
+    finally:
+        database.close()
