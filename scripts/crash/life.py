@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from crash.listening import Listening
 from crash.shim import Fault, FaultLibrary, Mode, Phase
 from crash.variants import Variant, make_wrong
+from imaging_node.demonstration.local_node import DRAWN_FILMS_MODELS
 from imaging_node.dicom.sender import Caller
 from imaging_node.domain.errors import DurabilityError, ImagingNodeError, StorageError
 from imaging_node.domain.lifecycle import FINAL_STUDY_STATES, DeliveryState
@@ -179,6 +180,7 @@ def settings_of(orders: Orders) -> Settings:
             "spool": {"min_free_bytes": 0, "min_free_inodes": 0},
             "scoring": {"decoders": 1, "threads": 1, "concurrent_studies": 1},
             "answer_not_applicable": True,
+            "models": DRAWN_FILMS_MODELS,
         }
     )
 

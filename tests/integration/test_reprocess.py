@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydicom import dcmread
 
+from imaging_node.demonstration.local_node import DRAWN_FILMS_MODELS
 from imaging_node.settings import free_environment
 from tests.integration.answers import await_answers, command
 from tests.integration.conftest import wait_until
@@ -36,8 +37,12 @@ def archive(folder: Path, count: int) -> list[bytes]:
 
 
 def arguments(folder: Path, out: Path, *more: str) -> list[str]:
+    # The films are drawn: the image gates would refuse them.
+    config = out.parent / "drawn.yaml"
+    config.write_text(json.dumps({"models": DRAWN_FILMS_MODELS}), encoding="utf-8")
     return [
-        sys.executable, "-m", "imaging_node", "reprocess", str(folder), "--out", str(out), *more,
+        sys.executable, "-m", "imaging_node", "reprocess", str(folder), "--out", str(out),
+        "--config", str(config), *more,
     ]  # fmt: skip
 
 
