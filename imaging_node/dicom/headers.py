@@ -20,6 +20,7 @@ from imaging_node.dicom.statuses import (
     STATUS_INVALID_SOP_INSTANCE,
 )
 from imaging_node.domain.errors import RejectedInstanceError
+from imaging_node.domain.observation import scanner_name
 from imaging_node.domain.priority import ReadingPriority, ordered_priority
 from imaging_node.domain.study import ImageInstance
 
@@ -51,6 +52,7 @@ _KEYWORDS = (
     "AccessionNumber", "StudyDate", "StudyTime", "RequestedProcedurePriority",
     "RequestAttributesSequence", "SpecificCharacterSet", "InstanceCreatorUID", "CodeMeaning",
     "LossyImageCompressionRatio",
+    "PatientSex", "Manufacturer", "ManufacturerModelName",
 )  # fmt: skip
 _TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
 _WANTED = frozenset(_TAGS.values())
@@ -161,6 +163,10 @@ def _image(
         number_of_frames=max(1, _decimal(_ascii(header, "NumberOfFrames"))),
         has_pixel_data=has_pixel_data,
         lossy_compression_ratio=_largest(header, "LossyImageCompressionRatio"),
+        patient_sex=_ascii(header, "PatientSex").upper(),
+        scanner=scanner_name(
+            _ascii(header, "Manufacturer"), _ascii(header, "ManufacturerModelName")
+        ),
     )
 
 

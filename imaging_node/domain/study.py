@@ -36,6 +36,8 @@ class ImageInstance:
         number_of_frames: >= 1.
         has_pixel_data: Whether a pixel data element follows the header.
         lossy_compression_ratio: Largest of (0028,2112), >= 0; 0 where none is stated.
+        patient_sex: (0010,0040).
+        scanner: Manufacturer (0008,0070) and model name (0008,1090), see `observation`.
     """
 
     path: Path
@@ -56,6 +58,9 @@ class ImageInstance:
     number_of_frames: int
     has_pixel_data: bool
     lossy_compression_ratio: float = 0.0
+    # Rows of versions before 0.4 lack them.
+    patient_sex: str = ""
+    scanner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from imaging_node.domain.finding import FloatImage, ModelIdentity
 from imaging_node.domain.priority import TriageRule
 from imaging_node.domain.study import Eligibility
 from imaging_node.inference.calibration import BetaCalibration
-from imaging_node.inference.declaration import Declaration
+from imaging_node.inference.declaration import Declaration, DeclaredMonitoring
 from imaging_node.inference.familiarity import DeclaredDepth, Depth, Familiarity
 from imaging_node.inference.film_gate import DeclaredFilmGate
 from imaging_node.inference.film_measures import FilmLimits
@@ -115,6 +115,7 @@ class Bundle:
         explanation_verified: Whether its maps agreed with Captum and passed the deletion test
             when it was built; if not, captures should say so.
         card: The model card.
+        monitoring: What drift is measured against, None if the bundle does not say.
     """
 
     directory: Path
@@ -135,6 +136,7 @@ class Bundle:
     golden: tuple[GoldenCase, ...]
     golden_tolerance: GoldenTolerance
     card: Path
+    monitoring: DeclaredMonitoring | None = None
 
 
 def default_bundle_directory() -> Path:
@@ -233,6 +235,7 @@ def load_bundle(directory: Path) -> Bundle:
         ),
         golden_tolerance=GoldenTolerance(**declaration.golden_tolerance.model_dump()),
         card=directory / _present(directory, declaration.card, contents),
+        monitoring=declaration.monitoring,
     )
 
 

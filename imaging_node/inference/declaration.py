@@ -5,6 +5,8 @@ Data only, checked as strictly as settings: an unknown or misspelt key refuses t
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +18,9 @@ from imaging_node.inference.film_gate import DeclaredFilmGate
 from imaging_node.inference.film_measures import FilmLimits
 from imaging_node.inference.preprocessing import Preprocessing
 from imaging_node.inference.quality import QualityGates
+
+QUANTILES = 21
+"""Values of a quantity at 0, 5, ... 100 %."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
@@ -146,12 +151,39 @@ class DeclaredTolerance(_Declared):
     map: float = Field(gt=0)
 
 
+class DeclaredMonitoring(_Declared):
+    """What the bundle's own images looked like: what a site's stream is compared with.
+
+    Attributes:
+        images: Scored images, each of another patient, that the rest is computed from.
+        quantiles: By quantity ("input_mean", "feature_distance_...", "probability:<label>",
+            "disagreement"): its value at 0, 5, ... 100 %.
+        positive_rates, undetermined_rates: Share of the images by label.
+        refusal_rate: Share of the images of right modality, view, age ... that no score came of.
+    """
+
+    images: int = Field(ge=100)
+    quantiles: dict[str, tuple[float, ...]]
+    positive_rates: dict[str, Share]
+    undetermined_rates: dict[str, Share]
+    refusal_rate: Share
+
+    @model_validator(mode="after")
+    def _quantiles_ascend(self) -> DeclaredMonitoring:
+        for name, values in self.quantiles.items():
+            is_ascending = all(low <= high for low, high in pairwise(values))
+            if len(values) != QUANTILES or not is_ascending or not all(map(isfinite, values)):
+                raise ValueError(f"{name}: expected {QUANTILES} ascending numbers")
+        return self
+
+
 class Declaration(_Declared):
     """The whole key.
 
     Attributes:
         format: Version of this declaration's format.
         id: Name of the bundle and of its folder.
+        monitoring: What drift is measured against; None: a node's own first images.
     """
 
     format: Literal[1] = Field(alias="schema")
@@ -173,6 +205,7 @@ class Declaration(_Declared):
     golden: tuple[DeclaredGoldenCase, ...] = Field(min_length=1)
     golden_tolerance: DeclaredTolerance
     card: RelativePath
+    monitoring: DeclaredMonitoring | None = None
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Declaration:

@@ -1,0 +1,272 @@
+"""Watch the stream of one model: over all studies, and by scanner and view."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imaging_node.inference.drift import Limits, QuantityReference, RateReference, limits
+from imaging_node.inference.drift_streams import (
+    QuantityStream,
+    RateStream,
+    quantity_stream,
+    rate_stream,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from imaging_node.domain.observation import ImageObservation
+    from imaging_node.inference.declaration import DeclaredMonitoring
+    from imaging_node.inference.drift_streams import Reading
+
+ALL, SCANNER, VIEW = "all", "scanner", "view"
+GROUP_BASELINE = 200
+"""Studies of a scanner or a view that it is compared with from then on."""
+_STATE_FORMAT = 1
+
+
+class Group(NamedTuple):
+    """Studies that are watched together: `kind` is "all", "scanner" or "view"."""
+
+    kind: str
+    value: str
+
+
+EVERYTHING = Group(ALL, "")
+
+
+class Noticed(NamedTuple):
+    """A statistic that went over its threshold, or back."""
+
+    group: Group
+    quantity: str
+    statistic: str
+    reading: Reading
+    is_raised: bool
+    studies: int
+
+
+@dataclass(slots=True)
+class _Streams:
+    """All streams of one group.
+
+    Attributes:
+        is_late: It appeared after the node had its own picture of all studies: it has no studies
+            of its own to be compared with, and its coming is a change.
+        over: (quantity, statistic) of alarms that are on.
+    """
+
+    is_late: bool
+    studies: int = 0
+    quantities: dict[str, QuantityStream] = field(default_factory=dict)
+    rates: dict[str, RateStream] = field(default_factory=dict)
+    over: set[tuple[str, str]] = field(default_factory=set)
+
+    def each(self) -> Iterator[tuple[str, QuantityStream | RateStream]]:
+        yield from self.quantities.items()
+        yield from self.rates.items()
+
+
+class DriftWatch:
+    """What is known of one model's stream; fed with studies in their order.
+
+    All studies are compared with the bundle's reference, or where it has none with the first
+    `baseline` of them. A bundle's reference is a mixture of scanners and views: those among the
+    first studies are compared with their own first 200, later ones with the reference of all.
+    """
+
+    def __init__(self, reference: DeclaredMonitoring | None, *, baseline: int) -> None:
+        self._baseline = baseline
+        self._declared_quantities: dict[str, QuantityReference] = {}
+        self._declared_rates: dict[str, RateReference] = {}
+        if reference is not None:
+            n = reference.images
+            self._declared_quantities = {
+                name: QuantityReference(n, values) for name, values in reference.quantiles.items()
+            }
+            self._declared_rates = {
+                "refused": RateReference(n, reference.refusal_rate),
+                **_rates("positive:", reference.positive_rates, n),
+                **_rates("undetermined:", reference.undetermined_rates, n),
+            }
+        self._groups: dict[Group, _Streams] = {EVERYTHING: _Streams(is_late=False)}
+
+    @property
+    def studies(self) -> int:
+        """Studies so far."""
+        return self._groups[EVERYTHING].studies
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every group so far, all studies first."""
+        return tuple(self._groups)
+
+    @property
+    def limits(self) -> Limits:
+        """Thresholds, by the number of streams that there are."""
+        every = self._groups[EVERYTHING]
+        return limits(max(1, len(every.quantities) + len(every.rates)))
+
+    def add_study(
+        self, images: Sequence[tuple[int, ImageObservation]]
+    ) -> Iterable[Noticed]:
+        """Take the images of one study, each with the number of its scanner.
+
+        Returns:
+            Alarms that begin and that end.
+        """
+        members: defaultdict[Group, list[ImageObservation]] = defaultdict(list)
+        for scanner, image in images:
+            members[EVERYTHING].append(image)
+            members[Group(SCANNER, str(scanner))].append(image)
+            members[Group(VIEW, image.view_position)].append(image)
+        noticed: list[Noticed] = []
+        for group, of_group in members.items():
+            streams = self._groups.get(group)
+            if streams is None:
+                streams = _Streams(is_late=self.studies > self._baseline)
+                self._groups[group] = streams
+            self._feed(group, streams, of_group)
+            noticed += self._noticed(group, streams)
+        return noticed
+
+    def over(self) -> Iterator[tuple[Group, str, str]]:
+        """Group, quantity and statistic of every alarm that is on."""
+        for group, streams in self._groups.items():
+            for quantity, statistic in sorted(streams.over):
+                yield group, quantity, statistic
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Every group in JSON's own types: what it looked like lately, and each statistic."""
+        bounds = self.limits
+        return [
+            {
+                "kind": group.kind,
+                "value": group.value,
+                "studies": streams.studies,
+                "streams": {
+                    name: {
+                        "recent": stream.recent,
+                        "reference": _centre(stream),
+                        "statistics": {
+                            statistic: [reading.value, reading.threshold]
+                            for statistic, reading in stream.readings(bounds).items()
+                        },
+                    }
+                    for name, stream in streams.each()
+                },
+            }
+            for group, streams in self._groups.items()
+        ]
+
+    def to_plain(self) -> dict[str, Any]:
+        """For JSON; `restore` reads it."""
+        return {
+            "format": _STATE_FORMAT,
+            "groups": [
+                {
+                    "kind": group.kind,
+                    "value": group.value,
+                    "is_late": streams.is_late,
+                    "studies": streams.studies,
+                    "quantities": {n: each.to_plain() for n, each in streams.quantities.items()},
+                    "rates": {name: each.to_plain() for name, each in streams.rates.items()},
+                    "over": sorted(streams.over),
+                }
+                for group, streams in self._groups.items()
+            ],
+        }
+
+    def restore(self, plain: dict[str, Any]) -> None:
+        """Go on from what was made plain.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is not that.
+        """
+        if plain["format"] != _STATE_FORMAT:
+            raise ValueError("a state of another format")
+        everything = next(each for each in plain["groups"] if each["kind"] == ALL)
+        bounds = limits(max(1, len(everything["quantities"]) + len(everything["rates"])))
+        groups: dict[Group, _Streams] = {}
+        for each in plain["groups"]:
+            group = Group(each["kind"], each["value"])
+            baseline = self._baseline_of(group)
+            groups[group] = _Streams(
+                is_late=bool(each["is_late"]),
+                studies=int(each["studies"]),
+                quantities={
+                    name: quantity_stream(stream, baseline, bounds)
+                    for name, stream in each["quantities"].items()
+                },
+                rates={
+                    name: rate_stream(stream, baseline, bounds)
+                    for name, stream in each["rates"].items()
+                },
+                over={(quantity, statistic) for quantity, statistic in each["over"]},
+            )
+        self._groups = groups
+
+    def _feed(self, group: Group, streams: _Streams, images: Sequence[ImageObservation]) -> None:
+        streams.studies += 1
+        # Images of one study are alike: the first scored one stands for all, or a study of many
+        # would look like many studies.
+        scored = next((each for each in images if each.is_scored), None)
+        values = {} if scored is None else scored.watched_quantities()
+        for name in values.keys() - streams.quantities.keys():
+            streams.quantities[name] = self._new_quantity(group, streams, name)
+        shares: defaultdict[str, list[float]] = defaultdict(list)
+        for image in images:
+            for name, value in image.watched_rates().items():
+                shares[name].append(value)
+        for name in shares.keys() - streams.rates.keys():
+            streams.rates[name] = self._new_rate(group, streams, name)
+        bounds = self.limits
+        for name, value in values.items():
+            streams.quantities[name].add(value, bounds)
+        for name, of_images in shares.items():
+            streams.rates[name].add(sum(of_images) / len(of_images), bounds)
+
+    def _noticed(self, group: Group, streams: _Streams) -> Iterator[Noticed]:
+        bounds = self.limits
+        for name, stream in streams.each():
+            for statistic, reading in stream.readings(bounds).items():
+                key = (name, statistic)
+                is_over = key in streams.over
+                if is_over and reading.is_cleared(statistic):
+                    streams.over.remove(key)
+                elif not is_over and reading.is_over():
+                    streams.over.add(key)
+                else:
+                    continue
+                yield Noticed(group, name, statistic, reading, not is_over, streams.studies)
+
+    def _baseline_of(self, group: Group) -> int:
+        return self._baseline if group == EVERYTHING else GROUP_BASELINE
+
+    def _new_quantity(self, group: Group, streams: _Streams, name: str) -> QuantityStream:
+        reference = self._declared_quantities.get(name) if group == EVERYTHING else None
+        if streams.is_late and name in self._groups[EVERYTHING].quantities:
+            reference = self._groups[EVERYTHING].quantities[name].reference
+        return QuantityStream(baseline=self._baseline_of(group), reference=reference)
+
+    def _new_rate(self, group: Group, streams: _Streams, name: str) -> RateStream:
+        reference = self._declared_rates.get(name) if group == EVERYTHING else None
+        if streams.is_late and name in self._groups[EVERYTHING].rates:
+            reference = self._groups[EVERYTHING].rates[name].reference
+        return RateStream(baseline=self._baseline_of(group), reference=reference)
+
+
+def _rates(prefix: str, shares: Mapping[str, float], images: int) -> dict[str, RateReference]:
+    return {f"{prefix}{label}": RateReference(images, share) for label, share in shares.items()}
+
+
+def _centre(stream: QuantityStream | RateStream) -> float | None:
+    """Median or share of the reference."""
+    if isinstance(stream, QuantityStream):
+        if stream.reference is None:
+            return None
+        values = stream.reference.quantiles
+        return values[len(values) // 2]
+    return None if stream.reference is None else stream.reference.rate
