@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from imaging_node.domain.study import ImageInstance
-
 SCORED = "scored"
 """Outcome of an image that has scores; every other outcome is a `NotAnalysedReason`."""
+
+NOT_STATED = "not stated"
+"""Of what the header does not say."""
 
 LONGEST_SCANNER = 48
 MOST_SCANNERS = 32
@@ -18,11 +19,10 @@ MOST_SCANNERS = 32
 OTHER_SCANNERS = 0
 """Number of the group of all scanners beyond `MOST_SCANNERS`."""
 
-_NOT_STATED = "not stated"
 _OTHER = "other"
 # PS3.3 C.8.1.2, (0018,5101), and the words that headers are translated to.
 _VIEWS = frozenset(
-    {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LATERAL", "OBLIQUE", _NOT_STATED}
+    {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LATERAL", "OBLIQUE", NOT_STATED}
 )
 _SEXES = frozenset({"F", "M"})
 _AGE_BANDS = ((1, "under 1"), (6, "1 to 5"), (18, "6 to 17"), (40, "18 to 39"), (65, "40 to 64"))
@@ -55,8 +55,8 @@ class ImageObservation:
     observed_at: datetime
     scanner: str
     view_position: str
-    sex: str = _NOT_STATED
-    age_band: str = _NOT_STATED
+    sex: str = NOT_STATED
+    age_band: str = NOT_STATED
     outcome: str
     is_eligible: bool = True
     probabilities: dict[str, float] = field(default_factory=dict)
@@ -105,32 +105,22 @@ def scanner_name(manufacturer: str, model_name: str) -> str:
     Station names, serial numbers and institutions stay out: they are nobody's business here.
     """
     words = f"{manufacturer} {model_name}"
-    return " ".join(_NOT_PRINTABLE.sub(" ", words).split())[:LONGEST_SCANNER].strip() or _NOT_STATED
+    return " ".join(_NOT_PRINTABLE.sub(" ", words).split())[:LONGEST_SCANNER].strip() or NOT_STATED
 
 
 def view_word(view_position: str) -> str:
     """The view as a word of a closed list."""
-    word = view_position or _NOT_STATED
+    word = view_position or NOT_STATED
     return word if word in _VIEWS else _OTHER
 
 
 def sex_word(sex: str) -> str:
-    """"F", "M" or "not stated"."""
-    return sex if sex in _SEXES else _NOT_STATED
+    """The sex as "F", "M" or "not stated"."""
+    return sex if sex in _SEXES else NOT_STATED
 
 
 def age_band(age_years: float | None) -> str:
     """The band that an age falls into: all that is kept of it."""
     if age_years is None:
-        return _NOT_STATED
+        return NOT_STATED
     return next((band for below, band in _AGE_BANDS if age_years < below), _OLDEST_BAND)
-
-
-def groups_of(image: ImageInstance) -> dict[str, str]:
-    """Scanner, view, sex and age band of an image, as an observation keeps them."""
-    return {
-        "scanner": image.scanner or _NOT_STATED,
-        "view_position": view_word(image.view_position),
-        "sex": sex_word(image.patient_sex),
-        "age_band": age_band(image.patient_age_years),
-    }

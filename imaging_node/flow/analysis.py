@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from imaging_node.domain.finding import (
 from imaging_node.domain.image import DecodedImage
 from imaging_node.domain.priority import ReadingPriority, TriageRule
 from imaging_node.domain.study import LOSSY_SYNTAXES, ImageInstance, select_images
+from imaging_node.flow.observing import Observed, observe_refused, observe_scored
+from imaging_node.inference.input_statistics import input_statistics
 from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
 from imaging_node.inference.scorer import ImageAnalysis, Scorer
 from imaging_node.store.spool import require_unchanged
@@ -73,6 +76,7 @@ class ModelAnswer:
         decoded: Pixels of images that answer for a finding called present, by SOP Instance UID.
         analyses: By SOP Instance UID.
         is_meant: False when the answer only says that no model is meant for the study.
+        observed: Every image that the model is meant for, for watching it.
     """
 
     model: ConfiguredModel
@@ -82,6 +86,7 @@ class ModelAnswer:
     decoded: dict[str, DecodedImage] = field(default_factory=dict)
     analyses: dict[str, ImageAnalysis] = field(default_factory=dict)
     is_meant: bool = True
+    observed: tuple[Observed, ...] = ()
 
 
 def analyse(
@@ -111,6 +116,8 @@ def analyse(
     decoded: dict[str, DecodedImage] = {}
     analyses: dict[str, ImageAnalysis] = {}
     gaps = [reason for image, reason in selection.refused if _leaves_gap(image, reason)]
+    seen = partial(observe_refused, model=model.bundle.identity, observed_at=started_at)
+    observed = [seen(image, reason, is_eligible=False) for image, reason in selection.refused]
     for image in selection.images:
         try:
             require_unchanged(image.path, image.digest)
@@ -121,15 +128,28 @@ def analyse(
             )
         except NotAnalysedError as error:
             gaps.append(error.reason)
+            observed.append(seen(image, error.reason, is_eligible=True))
             continue
         analyses[image.sop_instance_uid] = analysis
+        observed.append(
+            observe_scored(
+                image,
+                analysis,
+                input_statistics(pixels.p_values),
+                model=model.bundle.identity,
+                observed_at=started_at,
+            )
+        )
         # Of a long study's pixels only those stay that a capture may show.
         decoded[image.sop_instance_uid] = pixels
         shown = _shown(model.scorer.combine(list(analyses.values())))
         decoded = {uid: each for uid, each in decoded.items() if uid in shown}
     if not analyses:
         reasons = [*gaps, *(reason for _, reason in selection.refused)]
-        return _declined(study, model, reasons, started_at=started_at, remarks=selection.remarks)
+        declined = _declined(
+            study, model, reasons, started_at=started_at, remarks=selection.remarks
+        )
+        return replace(declined, observed=tuple(observed))
     findings = model.scorer.combine(list(analyses.values()))
     if gaps:
         findings = tuple(replace(score, absence_withheld=True) for score in findings)
@@ -147,6 +167,7 @@ def analyse(
         triage_rules=model.bundle.triage_rules,
         decoded=decoded,
         analyses=analyses,
+        observed=tuple(observed),
     )
 
 
@@ -198,7 +219,12 @@ def decline(
     is_meant = select_images(study, model.bundle.eligibility, model.waived).applicable
     if only_meant and not is_meant:
         return None
-    return _declined(study, model, [reason], started_at=started_at, is_meant=is_meant)
+    answer = _declined(study, model, [reason], started_at=started_at, is_meant=is_meant)
+    if not is_meant:
+        return answer
+    seen = partial(observe_refused, model=model.bundle.identity, observed_at=started_at)
+    observed = tuple(seen(image, reason, is_eligible=True) for image in answer.sources)
+    return replace(answer, observed=observed)
 
 
 def lane(claim: Claim) -> int:

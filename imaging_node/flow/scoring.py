@@ -187,6 +187,10 @@ def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
         objects=tuple(kept),
         answers=tuple(reports),
         series_started_at=starts,
+        # An archive is no part of the stream: its studies would look like a change, or hide one.
+        observed=()
+        if claim.is_archive
+        else tuple(each for answer in answers for each in answer.observed),
     )
 
 

@@ -109,9 +109,7 @@ class DriftWatch:
         every = self._groups[EVERYTHING]
         return limits(max(1, len(every.quantities) + len(every.rates)))
 
-    def add_study(
-        self, images: Sequence[tuple[int, ImageObservation]]
-    ) -> Iterable[Noticed]:
+    def add_study(self, images: Sequence[tuple[int, ImageObservation]]) -> Iterable[Noticed]:
         """Take the images of one study, each with the number of its scanner.
 
         Returns:

@@ -11,10 +11,12 @@ import sqlalchemy as sa
 
 from imaging_node.domain.finding import FindingScore
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.observation import ImageObservation
 from imaging_node.domain.priority import TriageDecision
 from imaging_node.domain.result_object import ObjectKind, ReportReference, ResultObject
 from imaging_node.store.checksums import require_intact
 from imaging_node.store.claims import Claim
+from imaging_node.store.observations import record_observations
 from imaging_node.store.prepared import Prepared, PreparedQuery
 from imaging_node.store.schema import deliveries, objects, results, series, studies
 from imaging_node.store.transitions import record_transitions
@@ -88,6 +90,7 @@ class Ending:
         objects: Result objects whose files are durable, with the digest that names each.
         answers: (model name, model digest, report) of every SR among the objects.
         series_started_at: Of the objects' series, by Series Instance UID.
+        observed: What models saw of its images, by SOP Instance UID.
     """
 
     state: StudyState
@@ -98,6 +101,7 @@ class Ending:
     objects: tuple[tuple[ResultObject, str], ...] = ()
     answers: tuple[tuple[str, str, ResultObject], ...] = ()
     series_started_at: Mapping[str, datetime] = field(default_factory=dict)
+    observed: tuple[tuple[str, ImageObservation], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +211,7 @@ def _finish(connection: Connection, finished: Finished, destinations: Sequence[s
     if not changed:
         return False
     _record_objects(connection, claim, ending, destinations=destinations, now=now)
+    record_observations(connection, claim.study_instance_uid, ending.observed)
     moved = [(claim.study_instance_uid, ending.reason)]
     record_transitions(connection, moved, ending.state, by="score", now=now)
     return True

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
 from imaging_node.domain.errors import DurabilityError, RowRefusedError, StorageError
-from imaging_node.store import checksums, migration, schema
+from imaging_node.store import checksums, migration, schema, watching_schema
 from imaging_node.store.prepared import driver
 
 if TYPE_CHECKING:
@@ -180,8 +180,10 @@ def open_database(url: str, *, may_create: bool = True) -> Database:
             " use the version of the node that wrote it"
         )
     with database.write() as connection:
-        schema.metadata.create_all(connection)
-        for table in schema.metadata.sorted_tables:
+        # Those of `schema` are in it, too.
+        metadata = watching_schema.observations.metadata
+        metadata.create_all(connection)
+        for table in metadata.sorted_tables:
             for index in table.indexes:  # of a database that was made before there was one
                 # Not by looking which there are: SQLAlchemy cannot read a damaged schema.
                 connection.execute(CreateIndex(index, if_not_exists=True))

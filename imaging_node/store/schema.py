@@ -28,7 +28,7 @@ from sqlalchemy import (
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 CLAIMABLE = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.SCORING)
 """States of a study that is not at its end."""
