@@ -76,6 +76,14 @@ class Event(StrEnum):
     FILES_RESCUED = "files newer than the database moved to the folder of rescued files"
     FILES_MISSING = "kept files are missing"
     ROWS_DAMAGED = "rows are not what was written, set aside"
+    DRIFT_BEGAN = "model watched: a change was noticed"
+    DRIFT_ENDED = "model watched: a change is over"
+    REFERENCE_TAKEN = "model watched: the first studies here are its reference"
+    REFERENCE_ACCEPTED = "model watched: the newest studies here are its reference"
+    WATCH_STATE_LOST = "model watched: what was known is unreadable, watching begins anew"
+    STOP_RULE_ACTED = "stop rule moved a model to shadow"
+    VERDICT_GIVEN = "reader agreed or disagreed with a finding"
+    LABELS_IMPORTED = "final labels imported"
     AUDIT_NOT_WRITTEN = "audit log cannot be written, events wait in memory"
     AUDIT_WRITTEN = "audit log is written again"
     AUDIT_LOST = "audit events lost"
@@ -106,7 +114,7 @@ FIELDS = frozenset(
         "role", "pid", "exit_code", "wait_s", "study", "instance", "status", "reason", "state",
         "generation", "attempts", "priority", "model", "images", "seconds", "destination",
         "objects", "error", "where", "count", "address", "port", "ae_title", "page", "version",
-        "bytes", "transfer_syntax",
+        "bytes", "transfer_syntax", "quantity", "group", "statistic", "value", "threshold",
     }
 )  # fmt: skip
 

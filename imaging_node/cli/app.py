@@ -18,6 +18,7 @@ from imaging_node.cli import (
     roles,
     settings,
     transfer,
+    watch,
 )
 
 app = typer.Typer(
@@ -70,5 +71,6 @@ app.add_typer(listings.deliveries, name="deliveries")
 app.command()(listings.worklist)
 app.command()(explain.explain)
 app.add_typer(models.models, name="models")
+app.add_typer(watch.watch, name="watch")
 app.add_typer(settings.config, name="config")
 app.command()(diagnosis.doctor)

@@ -27,6 +27,7 @@ class AuditKind(StrEnum):
     APPLICATION_STOP = "application_stop"
     BEGIN_TRANSFERRING = "begin_transferring"
     INSTANCES_TRANSFERRED = "instances_transferred"
+    PROCEDURE_RECORD = "procedure_record"
     SECURITY_ALERT = "security_alert"
     USER_AUTHENTICATION = "user_authentication"
 

@@ -12,6 +12,14 @@ from imaging_node.domain.proportion import wilson_interval
 FEWEST_SHOWN = 30
 """Fewer cases than these say too little, and too much of each: their figures are hidden."""
 
+VERIFICATION_NOTE = (
+    "Sensitivity, specificity and negative predictive value are computed from final labels alone,"
+    " and only where some of them are of studies that were not flagged. What readers agree or"
+    " disagree with on the page are mostly flagged studies: that tells the positive predictive"
+    " value only (verification bias)."
+)
+"""What to say beside such figures."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftAlarm:
@@ -150,3 +158,23 @@ class Performance:
     sensitivity: Proportion | None
     specificity: Proportion | None
     negative_predictive_value: Proportion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubgroupRow:
+    """One subgroup of one finding's labelled studies; figures of fewer than 30 are not shown."""
+
+    attribute: str
+    value: str
+    performance: Performance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingReport:
+    """One finding of one model."""
+
+    model: str
+    model_digest: str
+    label: str
+    performance: Performance
+    subgroups: tuple[SubgroupRow, ...]

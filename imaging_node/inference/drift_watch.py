@@ -79,24 +79,44 @@ class DriftWatch:
 
     def __init__(self, reference: DeclaredMonitoring | None, *, baseline: int) -> None:
         self._baseline = baseline
-        self._declared_quantities: dict[str, QuantityReference] = {}
-        self._declared_rates: dict[str, RateReference] = {}
+        quantities: dict[str, QuantityReference] = {}
+        rates: dict[str, RateReference] = {}
         if reference is not None:
             n = reference.images
-            self._declared_quantities = {
+            quantities = {
                 name: QuantityReference(n, values) for name, values in reference.quantiles.items()
             }
-            self._declared_rates = {
+            rates = {
                 "refused": RateReference(n, reference.refusal_rate),
                 **_rates("positive:", reference.positive_rates, n),
                 **_rates("undetermined:", reference.undetermined_rates, n),
             }
-        self._groups: dict[Group, _Streams] = {EVERYTHING: _Streams(is_late=False)}
+        # At once, not with their first value: what is declared is part of the state.
+        everything = _Streams(
+            is_late=False,
+            quantities={
+                name: QuantityStream(baseline=baseline, reference=each)
+                for name, each in quantities.items()
+            },
+            rates={
+                name: RateStream(baseline=baseline, reference=each) for name, each in rates.items()
+            },
+        )
+        self._groups: dict[Group, _Streams] = {EVERYTHING: everything}
 
     @property
     def studies(self) -> int:
         """Studies so far."""
         return self._groups[EVERYTHING].studies
+
+    @property
+    def baseline_left(self) -> int:
+        """Studies until all quantities have a reference, as far as can be told; 0: they have."""
+        quantities = self._groups[EVERYTHING].quantities.values()
+        if not quantities:
+            return self._baseline
+        waiting = [each.studies for each in quantities if each.reference is None]
+        return max(1, self._baseline - min(waiting)) if waiting else 0
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -221,10 +241,16 @@ class DriftWatch:
         for name in shares.keys() - streams.rates.keys():
             streams.rates[name] = self._new_rate(group, streams, name)
         bounds = self.limits
+        # What is changed already is nothing to compare with later.
+        changed = {name for name, _ in self._groups[EVERYTHING].over}
         for name, value in values.items():
-            streams.quantities[name].add(value, bounds)
+            quantity = streams.quantities[name]
+            if quantity.reference is not None or name not in changed:
+                quantity.add(value, bounds)
         for name, of_images in shares.items():
-            streams.rates[name].add(sum(of_images) / len(of_images), bounds)
+            rate = streams.rates[name]
+            if rate.reference is not None or name not in changed:
+                rate.add(sum(of_images) / len(of_images), bounds)
 
     def _noticed(self, group: Group, streams: _Streams) -> Iterator[Noticed]:
         bounds = self.limits
@@ -244,13 +270,13 @@ class DriftWatch:
         return self._baseline if group == EVERYTHING else GROUP_BASELINE
 
     def _new_quantity(self, group: Group, streams: _Streams, name: str) -> QuantityStream:
-        reference = self._declared_quantities.get(name) if group == EVERYTHING else None
+        reference = None
         if streams.is_late and name in self._groups[EVERYTHING].quantities:
             reference = self._groups[EVERYTHING].quantities[name].reference
         return QuantityStream(baseline=self._baseline_of(group), reference=reference)
 
     def _new_rate(self, group: Group, streams: _Streams, name: str) -> RateStream:
-        reference = self._declared_rates.get(name) if group == EVERYTHING else None
+        reference = None
         if streams.is_late and name in self._groups[EVERYTHING].rates:
             reference = self._groups[EVERYTHING].rates[name].reference
         return RateStream(baseline=self._baseline_of(group), reference=reference)

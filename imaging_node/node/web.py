@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from imaging_node.dicom.saliency_capture import capture_png
+from imaging_node.domain.audit import AuditEvent, AuditKind
 from imaging_node.domain.errors import IntegrityError, StorageError
+from imaging_node.domain.watching import LabelSource
+from imaging_node.flow.performance import finding_reports
 from imaging_node.node.role import Role
 from imaging_node.node.wiring import now, open_state
+from imaging_node.store.labels import (
+    GivenLabel,
+    labelled_cases,
+    last_verdicts,
+    record_labels,
+)
 from imaging_node.store.listings import (
     capture_digests,
     count_work,
@@ -19,14 +28,19 @@ from imaging_node.store.listings import (
     list_deliveries,
     list_worklist,
 )
+from imaging_node.store.observations import scanner_names
 from imaging_node.store.quarantine import list_quarantined
 from imaging_node.store.role_reports import list_roles
+from imaging_node.store.watches import list_alarms, list_watched
+from imaging_node.telemetry import Event, log
 from imaging_node.worklist.page import create_app
 from imaging_node.worklist.queries import WorklistQueries
+from imaging_node.worklist.watching import Verdict, WatchingQueries
 
 if TYPE_CHECKING:
     from imaging_node.domain.records import WorklistRow
     from imaging_node.settings import Settings
+    from imaging_node.store.audit_trail import AuditTrail
     from imaging_node.store.database import Database
     from imaging_node.store.spool import Spool
     from imaging_node.telemetry import Pseudonyms
@@ -47,7 +61,10 @@ def run_web(settings: Settings, *, supervisor_pid: int | None) -> None:
         database, spool, pseudonyms = open_state(settings)
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(page_queries(settings, database, spool, pseudonyms)),
+                create_app(
+                    page_queries(settings, database, spool, pseudonyms),
+                    watching_queries(settings, database, role.audit),
+                ),
                 host=settings.web.host,
                 port=settings.web.port,
                 log_config=None,
@@ -112,4 +129,54 @@ def page_queries(
         is_database_writable=database.is_writable,
         required_roles=REQUIRED_ROLES,
         now=now,
+    )
+
+
+def watching_queries(settings: Settings, database: Database, audit: AuditTrail) -> WatchingQueries:
+    """What the page may ask of watched models, and how a reader's click is kept."""
+
+    def give_verdict(verdict: Verdict) -> None:
+        news = record_labels(
+            database,
+            [
+                GivenLabel(
+                    verdict.study_instance_uid,
+                    verdict.label,
+                    is_present=verdict.is_present,
+                    called=verdict.called,
+                )
+            ],
+            source=LabelSource.PAGE,
+            now=now(),
+        )
+        if not news:
+            return
+        words = "agreed" if verdict.agrees else "disagreed"
+        log(
+            Event.VERDICT_GIVEN,
+            study=verdict.token,
+            generation=verdict.generation,
+            quantity=verdict.label,
+            state=words,
+        )
+        audit.record(
+            AuditEvent(
+                kind=AuditKind.PROCEDURE_RECORD,
+                occurred_at=now(),
+                role="web",
+                peer_address=verdict.address,
+                reason=f"a reader {words} with {verdict.label} {verdict.called}",
+                studies=(verdict.token,),
+            )
+        )
+
+    return WatchingQueries(
+        alarms=lambda: list_alarms(database, only_on=True),
+        recent_alarms=lambda: list_alarms(database),
+        models=lambda: list_watched(database),
+        reports=lambda: finding_reports(labelled_cases(database)),
+        scanner_names=lambda: scanner_names(database),
+        verdicts=lambda uid: last_verdicts(database, uid),
+        give_verdict=give_verdict,
+        names=settings.web.names,
     )

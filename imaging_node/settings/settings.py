@@ -14,6 +14,7 @@ from imaging_node.settings.network import (
     DicomSettings,
     PeerSettings,
 )
+from imaging_node.settings.watching import WatchingSettings
 from imaging_node.settings.work import (
     DatabaseSettings,
     ModelSettings,
@@ -74,6 +75,9 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = Field(DeliverySettings(), description="How results are sent.")
     audit: AuditSettings = Field(AuditSettings(), description="The audit trail.")
     spool: SpoolSettings = Field(SpoolSettings(), description="The folder of received files.")
+    watching: WatchingSettings = Field(
+        WatchingSettings(), description="How models are watched at work."
+    )
     priority: PrioritySettings = Field(
         PrioritySettings(), description="Ordered priority and triage."
     )

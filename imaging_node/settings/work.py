@@ -45,6 +45,11 @@ class WebSettings(Section):
     worklist_hours: float = Field(
         72, gt=0, description="Hours after arrival that an ended study stays on the worklist."
     )
+    names: tuple[str, ...] = Field(
+        (),
+        description="Host names under which readers open the page: clicks are taken under these,"
+        " under localhost and under addresses, so that no foreign name can lead to it.",
+    )
 
 
 class DatabaseSettings(Section):

@@ -21,6 +21,7 @@ _EVENTS = {
     AuditKind.APPLICATION_STOP: ("110100", "Application Activity", "E"),
     AuditKind.BEGIN_TRANSFERRING: ("110102", "Begin Transferring DICOM Instances", "E"),
     AuditKind.INSTANCES_TRANSFERRED: ("110104", "DICOM Instances Transferred", "C"),
+    AuditKind.PROCEDURE_RECORD: ("110111", "Procedure Record", "U"),
     AuditKind.SECURITY_ALERT: ("110113", "Security Alert", "E"),
     AuditKind.USER_AUTHENTICATION: ("110114", "User Authentication", "E"),
 }

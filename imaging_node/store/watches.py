@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -15,7 +16,6 @@ from imaging_node.store.watching_schema import alarms, scanners, watched_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from imaging_node.store.database import Database
 
@@ -42,11 +42,13 @@ class WatchState:
     Attributes:
         plain: As `DriftWatch.to_plain` gives it; None when it cannot be read.
         seen_id: Last observation that is in it.
+        updated_at: When it was recorded.
     """
 
     reference_source: ReferenceSource
     seen_id: int
     plain: dict[str, Any] | None
+    updated_at: datetime
 
 
 def read_watch_state(database: Database, model_digest: str) -> WatchState | None:
@@ -57,6 +59,7 @@ def read_watch_state(database: Database, model_digest: str) -> WatchState | None
                 watched_models.c.reference_source,
                 watched_models.c.seen_id,
                 watched_models.c.state,
+                watched_models.c.updated_at,
             ).where(watched_models.c.model_digest == model_digest)
         ).first()
     if row is None:
@@ -70,6 +73,7 @@ def read_watch_state(database: Database, model_digest: str) -> WatchState | None
         reference_source=ReferenceSource.NODE if is_node else ReferenceSource.BUNDLE,
         seen_id=row.seen_id,
         plain=plain if isinstance(plain, dict) else None,
+        updated_at=row.updated_at,
     )
 
 
@@ -80,8 +84,9 @@ def record_watch(
     plain: Mapping[str, Any],
     seen_id: int,
     raised: Sequence[RaisedAlarm],
-    cleared: Sequence[tuple[str, str, str, str]],
-) -> None:
+    cleared: Sequence[tuple[str, str, str, str]] | None,
+    former: WatchState | None,
+) -> bool:
     """Keep where watching a model stands, with the alarms that began and ended, together.
 
     Args:
@@ -89,7 +94,11 @@ def record_watch(
         plain: As `DriftWatch.to_plain` gives it.
         seen_id: Last observation that is in it.
         raised: Alarms that began.
-        cleared: Quantity, group kind, group value and statistic of alarms that ended.
+        cleared: Quantity, group kind, group value and statistic of alarms that ended; None: all.
+        former: What this goes on from.
+
+    Returns:
+        False when somebody else went on from it meanwhile: nothing was recorded.
     """
     values = {
         "model": watched.model,
@@ -102,11 +111,22 @@ def record_watch(
         "updated_at": watched.updated_at,
     }
     with database.write() as connection:
+        standing = connection.execute(
+            sa.select(watched_models.c.seen_id, watched_models.c.updated_at).where(
+                watched_models.c.model_digest == watched.model_digest
+            )
+        ).first()
+        expected = None if former is None else (former.seen_id, former.updated_at)
+        if (None if standing is None else tuple(standing)) != expected:
+            return False
         connection.execute(
             insert(watched_models)
             .values(model_digest=watched.model_digest, **values)
             .on_conflict_do_update(index_elements=["model_digest"], set_=values)
         )
+        on = sa.and_(alarms.c.model_digest == watched.model_digest, alarms.c.cleared_at.is_(None))
+        if cleared is None:
+            connection.execute(alarms.update().where(on).values(cleared_at=watched.updated_at))
         for each in raised:
             connection.execute(
                 alarms.insert().values(
@@ -122,12 +142,11 @@ def record_watch(
                     raised_after=each.raised_after,
                 )
             )
-        for quantity, group_kind, group_value, statistic in cleared:
+        for quantity, group_kind, group_value, statistic in cleared or ():
             connection.execute(
                 alarms.update()
                 .where(
-                    alarms.c.model_digest == watched.model_digest,
-                    alarms.c.cleared_at.is_(None),
+                    on,
                     alarms.c.quantity == quantity,
                     alarms.c.group_kind == group_kind,
                     alarms.c.group_value == group_value,
@@ -135,17 +154,7 @@ def record_watch(
                 )
                 .values(cleared_at=watched.updated_at)
             )
-
-
-def clear_alarms(database: Database, model_digest: str, *, now: datetime) -> int:
-    """End every alarm of a model; returns how many were on."""
-    with database.write() as connection:
-        ended = connection.execute(
-            alarms.update()
-            .where(alarms.c.model_digest == model_digest, alarms.c.cleared_at.is_(None))
-            .values(cleared_at=now)
-        )
-    return ended.rowcount
+    return True
 
 
 def list_watched(database: Database) -> list[WatchedModel]:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.worklist.watch_metrics import watch_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from imaging_node.domain.records import RoleStatus
     from imaging_node.worklist.queries import WorklistQueries
+    from imaging_node.worklist.watching import WatchingQueries
 
 METRICS = {
     "imaging_node_ready": "1 when every required role reports and the database is writable",
@@ -35,18 +37,21 @@ _COUNTER = re.compile(r"(?P<name>[a-z][a-z0-9_]*)_total(?:\{(?P<labels>[^{}]*)\}
 _LABEL = re.compile(r'([a-z_]+)="([^"\\]*)"')
 
 
-def metrics_text(queries: WorklistQueries, *, is_ready: bool) -> bytes:
+def metrics_text(queries: WorklistQueries, watching: WatchingQueries, *, is_ready: bool) -> bytes:
     """Everything measured now, in the Prometheus text format."""
     registry = CollectorRegistry()
-    registry.register(_Collector(queries, is_ready=is_ready))
+    registry.register(_Collector(queries, watching, is_ready=is_ready))
     return generate_latest(registry)
 
 
 class _Collector:
     """The shape that prometheus_client asks for."""
 
-    def __init__(self, queries: WorklistQueries, *, is_ready: bool) -> None:
+    def __init__(
+        self, queries: WorklistQueries, watching: WatchingQueries, *, is_ready: bool
+    ) -> None:
         self._queries = queries
+        self._watching = watching
         self._is_ready = is_ready
 
     def describe(self) -> list[Metric]:
@@ -77,6 +82,7 @@ class _Collector:
             starts.add_metric(labels, each.started_at.timestamp())
         yield ages
         yield starts
+        yield from watch_metrics(self._watching)
         yield from _role_counters(roles)
 
 

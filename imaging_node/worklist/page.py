@@ -13,26 +13,30 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from imaging_node.domain.lifecycle import DeliveryState
-from imaging_node.worklist import wording
+from imaging_node.domain.watching import VERIFICATION_NOTE
+from imaging_node.worklist import alarm_words, wording
 from imaging_node.worklist.metrics import metrics_text
 from imaging_node.worklist.readiness import Readiness, readiness
+from imaging_node.worklist.watching import add_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from imaging_node.domain.records import DeliveryRecord, QuarantinedInstance, WorklistRow
     from imaging_node.worklist.queries import WorklistQueries
+    from imaging_node.worklist.watching import WatchingQueries
 
 _FOLDER = Path(__file__).parent
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # "no-referrer" would take the origin from our own forms; nothing links elsewhere.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _SHOWN_DELIVERIES = 500
@@ -40,14 +44,15 @@ _SHOWN_QUARANTINED = 50
 _FOUND, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
 
 
-def create_app(queries: WorklistQueries) -> FastAPI:
-    """Build the application over read-only queries; whoever starts it owns the socket."""
+def create_app(queries: WorklistQueries, watching: WatchingQueries) -> FastAPI:
+    """Build the application over queries; whoever starts it owns the socket."""
     # The interactive documentation would fetch its scripts from elsewhere.
     app = FastAPI(title="imaging-node", docs_url=None, redoc_url=None)
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"), name="static")
     _guard(app)
-    _add_pages(app, queries)
-    _add_machine_interface(app, queries)
+    _add_pages(app, queries, watching)
+    add_verdicts(app, queries, watching)
+    _add_machine_interface(app, queries, watching)
     return app
 
 
@@ -124,11 +129,19 @@ def _environment() -> Environment:
         since=wording.since,
         probability=wording.probability,
         interval=wording.interval,
+        share=wording.share,
+        few=wording.FEWER,
+        quantity_words=alarm_words.quantity_words,
+        change_words=alarm_words.change_words,
+        group_words=alarm_words.group_words,
+        for_readers=alarm_words.FOR_READERS,
+        for_operators=alarm_words.FOR_OPERATORS,
+        verification_note=VERIFICATION_NOTE,
     )
     return environment
 
 
-def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
+def _add_pages(app: FastAPI, queries: WorklistQueries, watching: WatchingQueries) -> None:
     environment = _environment()
 
     def page(template: str, **values: object) -> Response:
@@ -149,6 +162,18 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
             counts=counts,
             quarantined=_newest(queries.quarantined()),
             state=_state_of(queries),
+            bands=alarm_words.bands(watching.alarms()),
+        )
+
+    @app.get("/watching", include_in_schema=False)
+    def watching_page() -> Response:
+        return page(
+            "watching",
+            bands=alarm_words.bands(watching.alarms()),
+            models=watching.models(),
+            alarms=watching.recent_alarms(),
+            reports=watching.reports(),
+            scanners=watching.scanner_names(),
         )
 
     @app.get("/studies/{token}", include_in_schema=False)
@@ -158,7 +183,7 @@ def _add_pages(app: FastAPI, queries: WorklistQueries) -> None:
             raise HTTPException(_NOT_FOUND, "no such study")
         uid = row.study.study_instance_uid
         deliveries = [each for each in queries.deliveries() if each.study_instance_uid == uid]
-        return page("study", row=row, deliveries=deliveries)
+        return page("study", row=row, deliveries=deliveries, verdicts=watching.verdicts(uid))
 
     @app.get("/deliveries", include_in_schema=False)
     def deliveries() -> Response:
@@ -206,7 +231,9 @@ def _state_of(queries: WorklistQueries) -> Readiness:
     )
 
 
-def _add_machine_interface(app: FastAPI, queries: WorklistQueries) -> None:
+def _add_machine_interface(
+    app: FastAPI, queries: WorklistQueries, watching: WatchingQueries
+) -> None:
     @app.get("/api/worklist")
     def worklist_rows() -> list[dict[str, Any]]:
         """Every study, the one to read first first."""
@@ -229,5 +256,5 @@ def _add_machine_interface(app: FastAPI, queries: WorklistQueries) -> None:
     @app.get("/metrics")
     def metrics() -> Response:
         """Counts and ages in the Prometheus text format."""
-        text = metrics_text(queries, is_ready=_state_of(queries).is_ready)
+        text = metrics_text(queries, watching, is_ready=_state_of(queries).is_ready)
         return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from imaging_node.domain.finding import FindingScore, Presence
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
 from imaging_node.domain.priority import ReadingPriority
+from imaging_node.domain.watching import FEWEST_SHOWN
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from imaging_node.domain.watching import Proportion
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
@@ -98,3 +101,22 @@ def probability(score: FindingScore) -> str:
 def interval(score: FindingScore) -> str:
     """The 95 % interval, "" when there is none."""
     return "" if score.interval is None else f"{score.interval[0]:.2f} to {score.interval[1]:.2f}"
+
+
+FEWER = f"fewer than {FEWEST_SHOWN}"
+"""In the place of a figure that would stand for too few cases."""
+
+
+def share(figure: Proportion | None, *, hides_few: bool = False) -> str:
+    """A share with its interval and cases, e.g. "0.80 (0.71 to 0.87), 80 of 100".
+
+    Args:
+        figure: None: cannot be told.
+        hides_few: Whether to say only that there are few cases.
+    """
+    if figure is not None and hides_few and not figure.is_shown:
+        return FEWER
+    if figure is None or figure.value is None or figure.interval is None:
+        return "not known"
+    low, high = figure.interval
+    return f"{figure.value:.2f} ({low:.2f} to {high:.2f}), {figure.successes} of {figure.n}"

@@ -23,6 +23,7 @@ from imaging_node.domain.records import (
 )
 from imaging_node.worklist.page import create_app
 from imaging_node.worklist.queries import WorklistQueries
+from imaging_node.worklist.watching import WatchingQueries
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PNG = b"\x89PNG\r\n\x1a\nnot a real picture"
@@ -189,11 +190,23 @@ QUERIES = WorklistQueries(
 )
 
 
-def client(queries: WorklistQueries = QUERIES) -> TestClient:
-    return TestClient(create_app(queries))
+WATCHING = WatchingQueries(
+    alarms=tuple,
+    recent_alarms=tuple,
+    models=tuple,
+    reports=tuple,
+    scanner_names=dict,
+    verdicts=lambda _: {},
+    give_verdict=lambda _: None,
+    names=(),
+)
 
 
-PAGES = ("/", "/deliveries", *(f"/studies/{each.token}" for each in ROWS))
+def client(queries: WorklistQueries = QUERIES, watching: WatchingQueries = WATCHING) -> TestClient:
+    return TestClient(create_app(queries, watching))
+
+
+PAGES = ("/", "/deliveries", "/watching", *(f"/studies/{each.token}" for each in ROWS))
 
 
 def table_row(text: str, rank: int) -> str:
