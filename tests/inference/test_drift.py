@@ -76,8 +76,9 @@ def stream(
     random: np.random.Generator, length: int, **kind: float
 ) -> Iterator[tuple[int, ImageObservation]]:
     for _ in range(length):
-        yield int(random.integers(1, 4)), image(
-            random, view=str(random.choice(["AP", "PA"])), **kind
+        yield (
+            int(random.integers(1, 4)),
+            image(random, view=str(random.choice(["AP", "PA"])), **kind),
         )
 
 
