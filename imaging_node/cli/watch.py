@@ -88,7 +88,9 @@ def accept(
     """Compare a model with its newest studies here from now on: what its alarms say is known."""
     from imaging_node.flow.watching import accept_stream
     from imaging_node.node.wiring import now, open_state
+    from imaging_node.telemetry import configure_logging
 
+    configure_logging("watch")
     settings = load_settings(config)
     database, _, _ = open_state(settings)
     studies = settings.watching.reference_studies
@@ -109,7 +111,9 @@ def import_labels(
     """Take over final labels; exit status 1 when lines were left out."""
     from imaging_node.flow import label_import
     from imaging_node.node.wiring import now, open_state
+    from imaging_node.telemetry import configure_logging
 
+    configure_logging("watch")
     database, _, _ = open_state(load_settings(config))
     outcome = label_import.import_labels(database, file, now=now())
     typer.echo(f"{outcome.lines} labels, {outcome.news} of them news")

@@ -121,14 +121,14 @@ def comes_from_own_page(headers: Mapping[str, str], names: Sequence[str]) -> boo
     foreign name that was made to lead to this address would be its own origin: only names that
     the site gave are taken, and addresses, which nobody can redirect.
     """
-    origin = urlsplit(headers.get("origin", ""))
-    if origin.scheme not in ("http", "https") or not origin.netloc:
-        return False
-    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        return False
     try:
+        origin = urlsplit(headers.get("origin", ""))
         name = (origin.hostname or "").lower()
     except ValueError:
+        return False
+    if origin.scheme not in ("http", "https") or not name:
+        return False
+    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
     if name in {each.lower() for each in names}:
         return True  # perhaps through a proxy, which asks under another name

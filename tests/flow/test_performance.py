@@ -151,9 +151,7 @@ def test_labels_come_by_uid_or_accession_number_and_twice_they_are_no_news(
     )
 
 
-def test_faults_are_told_by_line_and_never_quote_a_line(
-    labelled: Database, tmp_path: Path
-) -> None:
+def test_faults_are_told_by_line_and_never_quote_a_line(labelled: Database, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text(
         "study_instance_uid,accession_number,finding,present\n"

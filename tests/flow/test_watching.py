@@ -141,9 +141,7 @@ def test_without_a_reference_the_first_studies_of_the_node_become_one_and_it_is_
     assert watch_models(site.room) > 0
 
 
-def test_an_accepted_change_is_the_reference_from_then_on(
-    database: Database, clock: Clock
-) -> None:
+def test_an_accepted_change_is_the_reference_from_then_on(database: Database, clock: Clock) -> None:
     site = Site(database, clock, declares=True)
     site.end(100)
     watch_models(site.room)
@@ -178,4 +176,4 @@ def test_an_unreadable_state_begins_anew_instead_of_ending_the_watch(
     watch_models(site.room)
 
     assert list_watched(database)[0].studies == 50
-    assert NOON == clock()
+    assert clock() == NOON
