@@ -1,12 +1,13 @@
 """How soon is a planted change noticed, and how often nothing is? Printed as tables.
 
-    python scripts/drift_run.py [--studies 20000] [--seeds 3] [--data ../shared/data]
+    python scripts/drift_run.py [--studies 20000] [--seeds 3] [--data ../shared/data] [--scene ...]
 
 Observations are written to a node's database as the score role does, and judged by what the score
 role calls: rows in, alarms out. Simulated streams follow known laws; where the public radiographs
 are present, their training and validation images are scored by the shipped bundle and changed for
 real. A change is planted after 1,000 stable studies. Delays are in studies, of all studies
-together; "first alarm" names the quantity and statistic that came first.
+together; "first alarm" names the quantity and statistic that came first. Changes called small show
+where the promise ends: they may be noticed later, or not within the studies that are watched.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from imaging_node.store.watches import list_alarms
 from imaging_node.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from drift_scenes import Scene
 
@@ -43,6 +44,8 @@ RADIOGRAPH_REFERENCE, RADIOGRAPH_POOL, RADIOGRAPHS_SHIFTED = 800, 1000, 200
 STABLE_STUDIES = 1000
 WATCHED_AFTER = 400
 PROMISED_WITHIN = 200
+SMALL = "(small)"
+SCENES = ("simulated", "radiographs")
 _IN_ONE_TRANSACTION = 500
 
 
@@ -125,15 +128,19 @@ def main() -> int:
     parser.add_argument("--studies", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--scene", choices=SCENES, action="append")
     options = parser.parse_args()
     with open("/dev/null", "w") as nowhere:  # noqa: PTH123 - the events of the node itself
         configure_logging("drift-run", stream=nowhere)
-        return _run(options.studies, options.seeds, options.data)
+        return _run(options.studies, options.seeds, options.data, options.scene or SCENES)
 
 
-def _run(studies: int, seeds: int, data: Path) -> int:
-    scenes: list[Callable[[int], Scene]] = [lambda seed: simulated(seed, REFERENCE_IMAGES)]
-    if (data / "chest_radiographs" / "index.csv").is_file():
+def _run(studies: int, seeds: int, data: Path, wanted: Sequence[str]) -> int:
+    scenes: list[Callable[[int], Scene]] = []
+    if "simulated" in wanted:
+        scenes.append(lambda seed: simulated(seed, REFERENCE_IMAGES))
+    has_radiographs = (data / "chest_radiographs" / "index.csv").is_file()
+    if "radiographs" in wanted and has_radiographs:
         scored = radiographs(
             data,
             reference_images=RADIOGRAPH_REFERENCE,
@@ -141,8 +148,8 @@ def _run(studies: int, seeds: int, data: Path) -> int:
             shifted=RADIOGRAPHS_SHIFTED,
         )
         scenes.append(lambda _: scored)
-    else:
-        print("no public radiographs here: simulated streams only")
+    elif "radiographs" in wanted:
+        print("no public radiographs here")
     is_kept = True
     print("| stream | reference | planted change | delay (median, worst) | first alarm |")
     print("|---|---|---|---|---|")
@@ -154,7 +161,7 @@ def _run(studies: int, seeds: int, data: Path) -> int:
                     for seed in range(seeds)
                 ]
                 delays = [each for each, _ in runs]
-                is_kept &= max(delays) <= PROMISED_WITHIN
+                is_kept &= SMALL in shift or max(delays) <= PROMISED_WITHIN
                 print(
                     f"| {scene_of(0).name} | {'bundle' if has_reference else 'node'} | {shift}"
                     f" | {median(delays):.0f}, {max(delays):.0f} | {runs[0][1]} |",

@@ -56,10 +56,11 @@ def simulated(seed: int, reference_images: int) -> Scene:
     """Twenty numbers of known law: what theory speaks of, without any image."""
     draws: dict[str, Callable[[np.random.Generator], ImageObservation]] = {
         "exposure, +1 sd": lambda each: _simulated(each, exposure=1.0),
-        "exposure, +0.7 sd": lambda each: _simulated(each, exposure=0.7),
+        "exposure, +0.6 sd (small)": lambda each: _simulated(each, exposure=0.6),
         "noise, sd x 2.5": lambda each: _simulated(each, noise=2.5),
-        "another scanner": lambda each: _simulated(each, exposure=0.6, sharpness=-0.8),
-        "prevalence 0.3 to 0.6": lambda each: _simulated(each, prevalence=0.6),
+        "another scanner": lambda each: _simulated(each, exposure=0.8, sharpness=-0.8),
+        "prevalence 0.3 to 0.7": lambda each: _simulated(each, prevalence=0.7),
+        "prevalence 0.3 to 0.5 (small)": lambda each: _simulated(each, prevalence=0.5),
         "feature distance x 2": lambda each: _simulated(each, distance=2.0),
         "refusals 0.02 to 0.2": lambda each: _simulated(each, refused=0.2),
     }
