@@ -62,7 +62,8 @@ def simulated(seed: int, reference_images: int) -> Scene:
         "prevalence 0.3 to 0.7": lambda each: _simulated(each, prevalence=0.7),
         "prevalence 0.3 to 0.5 (small)": lambda each: _simulated(each, prevalence=0.5),
         "feature distance x 2": lambda each: _simulated(each, distance=2.0),
-        "refusals 0.02 to 0.2": lambda each: _simulated(each, refused=0.2),
+        "refusals 0.02 to 0.35": lambda each: _simulated(each, refused=0.35),
+        "refusals 0.02 to 0.2 (small)": lambda each: _simulated(each, refused=0.2),
     }
     random = np.random.default_rng([seed, 1])
     return Scene(

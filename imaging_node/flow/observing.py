@@ -36,7 +36,7 @@ def observe_scored(
     """An image that has scores.
 
     Args:
-        quantities: Statistics of its pixels.
+        quantities: Statistics of its pixels, beside what the gates measured.
     """
     scores = [score for score in analysis.scores if score.probability is not None]
     spreads = [score.spread for score in scores if score.spread is not None]
@@ -52,7 +52,7 @@ def observe_scored(
         probabilities={score.label: score.probability or 0.0 for score in scores},
         presences={score.label: score.presence.value for score in scores},
         disagreement=max(spreads, default=None),
-        quantities=dict(quantities),
+        quantities={**analysis.verdict.quantities, **quantities},
     )
     return image.sop_instance_uid, seen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
-from imaging_node.domain.errors import DurabilityError, StorageError
+from imaging_node.domain.errors import DurabilityError, SettingsError, StorageError
 from imaging_node.flow.stop_rule import apply_stop_rule
 from imaging_node.flow.watching import WatchingRoom, forget_old, watch_models
 from imaging_node.store.labels import count_labels, labelled_cases
@@ -15,9 +15,14 @@ from imaging_node.telemetry import Event, log, place_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from imaging_node.flow.scoring import ScoringRoom
     from imaging_node.flow.stop_rule import Demote
+    from imaging_node.inference.declaration import DeclaredMonitoring
+    from imaging_node.settings import Settings
     from imaging_node.settings.watching import WatchingSettings
 
+# Of several score processes one watches for all.
+WATCHING_PROCESS = "score"
 # Looks at new studies between two removals of old ones.
 _FORGET_EVERY = 360
 
@@ -29,7 +34,7 @@ class DriftThread:
         self,
         settings: WatchingSettings,
         room: WatchingRoom,
-        demote: Demote,
+        demote: Demote | None,
         on_storage: Callable[[StorageError], None],
     ) -> None:
         """Take what the thread works with.
@@ -37,9 +42,16 @@ class DriftThread:
         Args:
             settings: The site's.
             room: Database and references.
-            demote: What the stop rule calls.
+            demote: What the stop rule calls; None where no model can be moved to shadow.
             on_storage: Called with what the database raised.
+
+        Raises:
+            SettingsError: There is a stop rule, and nothing that it could do.
         """
+        if settings.stop_rule.is_on and demote is None:
+            raise SettingsError(
+                "watching.stop_rule: this node cannot move a model to shadow; remove the rule"
+            )
         self._settings = settings
         self._room = room
         self._demote = demote
@@ -64,7 +76,7 @@ class DriftThread:
         """
         database, rule = self._room.database, self._settings.stop_rule
         watch_models(self._room)
-        if not rule.is_on:
+        if self._demote is None or not rule.is_on:
             return
         alarms = list_alarms(database, only_on=True)
         given = count_labels(database)
@@ -98,3 +110,25 @@ class DriftThread:
                     error=type(error).__name__,
                     where=place_of(error.__traceback__),
                 )
+
+
+def open_drift_thread(
+    settings: Settings,
+    room: ScoringRoom,
+    on_storage: Callable[[StorageError], None],
+    *,
+    demote: Demote | None,
+) -> DriftThread:
+    """The thread for the models of a scoring room; raises as `DriftThread`."""
+
+    def references() -> dict[str, DeclaredMonitoring | None]:
+        bundles = [model.bundle for model in room.models]
+        return {each.identity.digest: each.monitoring for each in bundles}
+
+    watching = WatchingRoom(
+        database=room.database,
+        references=references,
+        baseline=settings.watching.reference_studies,
+        clock=room.clock,
+    )
+    return DriftThread(settings.watching, watching, demote, on_storage)

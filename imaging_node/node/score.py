@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,6 +22,7 @@ from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
 from imaging_node.inference.batching import FIRST_LAUNCH_FACTOR
 from imaging_node.inference.lanes import STAT
+from imaging_node.node.drift_thread import WATCHING_PROCESS, open_drift_thread
 from imaging_node.node.launch_watch import LaunchWatch
 from imaging_node.node.models import load_models
 from imaging_node.node.recovery import recover_state
@@ -71,7 +73,12 @@ def run_score(
         if released:
             log(Event.CLAIMS_RELEASED, role=name, count=released)
         role.start_heartbeat(room.database)
-        with StudyWorkers(settings, room) as workers:
+        drift = (
+            open_drift_thread(settings, room, _note_storage, demote=None)
+            if name == WATCHING_PROCESS
+            else nullcontext()
+        )
+        with StudyWorkers(settings, room) as workers, drift:
             while not role.stopping.is_set():
                 try:
                     is_idle = not workers.take_some()

@@ -19,6 +19,10 @@ _QUANTITIES = {
     "input_gradient": "noise or sharpness of the images",
     "input_dark_share": "dark areas of the images",
     "input_bright_share": "bright areas of the images",
+    "clipped_share": "black or white areas of the images",
+    "field_share": "exposed field of the images",
+    "stroke_share": "writing or graphics on the images",
+    "frontal_probability": "likeness of the images to frontal chest films",
     "disagreement": "disagreement between the networks",
     "refused": "share of images refused by their pixels",
     "not_eligible": "share of images not meant for the model (view, body part, age ...)",
@@ -28,6 +32,7 @@ _PREFIXES = {
     "positive:": "share called present of",
     "undetermined:": "share left undetermined of",
 }
+_DISTANCES = ("distance_", "residual_", "neighbours_", "feature_distance")
 _STATISTICS = {
     "cusum_up": "higher than it was",
     "cusum_down": "lower than it was",
@@ -82,7 +87,7 @@ def quantity_words(quantity: str) -> str:
     for prefix, words in _PREFIXES.items():
         if quantity.startswith(prefix):
             return f"{words} {quantity.removeprefix(prefix)}"
-    if quantity.startswith("feature_distance"):
+    if quantity.startswith(_DISTANCES):
         return "unlikeness of the images to those the model knows"
     return _QUANTITIES.get(quantity, quantity.replace("_", " "))
 
