@@ -1,18 +1,18 @@
 """Build model_zoo/chest_xray_pneumonia from two checkpoints: export, calibrate, test, sign off.
 
-    python scripts/build_bundle.py --checkpoints DIR
+    python scripts/build_bundle.py --checkpoints DIR --signing-key KEY.pem
 
 Calibration and thresholds come from the validation split; the test splits are only looked at
-for the card. The manifest is written last, over every other file.
+for the card. Manifest and signature are written last, over every other file.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -27,13 +27,17 @@ from model_card import CardFigures, write_card
 from onnx import TensorProto, helper, numpy_helper
 from train import DEFAULT_DATA, PREPROCESSING, build_network, index_rows, read_p_values
 
-from imaging_node.inference.bundle import MANIFEST_NAME, METADATA_NAME, Member, load_bundle
+from imaging_node.inference.bundle import METADATA_NAME, Member, load_bundle
 from imaging_node.inference.calibration import BetaCalibration, fit_beta_calibration
 from imaging_node.inference.captum_check import HALF_SUFFIX, captum_map, load_weights, pearson
 from imaging_node.inference.execution import Execution
 from imaging_node.inference.golden import synthetic_thorax, verify_golden
 from imaging_node.inference.preprocessing import prepare
 from imaging_node.inference.runtime import Sessions
+from imaging_node.inference.signing import read_private_key, sign_bundle
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 NAME = "chest_xray_pneumonia"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -194,19 +198,7 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def write_manifest(directory: Path) -> None:
-    """SHA-256 of every file of a bundle but the manifest itself."""
-    files = sorted(
-        path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_NAME
-    )
-    hashes = {
-        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
-    write_json(directory / MANIFEST_NAME, {"algorithm": "sha256", "files": hashes})
-
-
-def build(checkpoints: Path, data: Path, directory: Path) -> None:
+def build(checkpoints: Path, data: Path, directory: Path, signing_key: Ed25519PrivateKey) -> None:
     """Write the whole bundle anew, then load and test it as the node will."""
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "models").mkdir(parents=True)
@@ -294,7 +286,7 @@ def build(checkpoints: Path, data: Path, directory: Path) -> None:
     if maps_agree_with_captum(directory, networks, sessions) and figures.deletion.is_passed:
         declaration["explain"] = {"kind": "class activation", "status": "verified"}
     write_json(directory / METADATA_NAME, metadata(declaration))
-    write_manifest(directory)
+    sign_bundle(directory, signing_key)
     bundle = load_bundle(directory)
     verify_golden(bundle, Sessions(bundle, Execution()))
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
@@ -334,10 +326,12 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "model_zoo" / NAME)
+    parser.add_argument("--signing-key", type=Path, required=True, help="private key, PEM")
     arguments = parser.parse_args()
+    signing_key = read_private_key(arguments.signing_key)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    build(arguments.checkpoints, arguments.data, arguments.out)
+    build(arguments.checkpoints, arguments.data, arguments.out, signing_key)
 
 
 if __name__ == "__main__":

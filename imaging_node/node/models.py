@@ -16,6 +16,7 @@ from imaging_node.inference.engine_cache import describe_gpu, engine_folder
 from imaging_node.inference.execution import Execution, choose_provider, share_threads
 from imaging_node.inference.opening import open_model
 from imaging_node.inference.scorer import Scorer
+from imaging_node.inference.trust import trusted_keys
 from imaging_node.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _load(
             f"models: there is no bundle {model.name!r} in {bundle_directory(settings)};"
             " see `imaging-node models list`"
         )
-    bundle = load_bundle(directory)
+    bundle = load_bundle(directory, trusted_keys(settings.model_keys))
     for finding in bundle.findings:
         term(finding.label)  # a finding without a coded term could not be reported
     if execution.provider == "tensorrt":
