@@ -13,6 +13,7 @@ from imaging_node.cli import (
     demo,
     diagnosis,
     listings,
+    model_changes,
     models,
     roles,
     settings,
@@ -67,6 +68,11 @@ app.command()(archive.reprocess)
 app.add_typer(listings.studies, name="studies")
 app.add_typer(listings.deliveries, name="deliveries")
 app.command()(listings.worklist)
+models.models.command()(model_changes.add)
+models.models.command()(model_changes.shadow)
+models.models.command()(model_changes.promote)
+models.models.command()(model_changes.rollback)
+models.models.command()(model_changes.remove)
 app.add_typer(models.models, name="models")
 app.add_typer(settings.config, name="config")
 app.command()(diagnosis.doctor)

@@ -89,6 +89,7 @@ class Scorer:
         batcher: Batcher,
         *,
         site_operating_points: Mapping[str, float],
+        name: str = "",
     ) -> None:
         """Give the model to the batcher.
 
@@ -97,6 +98,7 @@ class Scorer:
             opened: Its model.
             batcher: Takes over the launches.
             site_operating_points: By label, each in [0, 1]; see `ensemble.site_thresholds`.
+            name: By which the batcher tells its models apart; "" for the bundle's.
 
         Raises:
             SettingsError: An operating point is impossible.
@@ -107,7 +109,8 @@ class Scorer:
         self.thresholds = site_thresholds(bundle.findings, site_operating_points)
         # Threads belong to the launches; resizing beside them must not multiply.
         cv2.setNumThreads(1)
-        batcher.add_model(bundle.identity.name, opened.model)
+        self._name = name or bundle.identity.name
+        batcher.add_model(self._name, opened.model)
 
     def score(
         self, image: DecodedImage, lane: int, *, deadline_s: float = math.inf, owner: str = ""
@@ -126,7 +129,7 @@ class Scorer:
         """
         check_quality(image.p_values, self.bundle.quality_gates)
         outputs = self.batcher.submit(
-            self.bundle.identity.name,
+            self._name,
             prepare(image.p_values, self.bundle.preprocessing),
             lane,
             deadline_s=deadline_s,
@@ -154,6 +157,10 @@ class Scorer:
         its image, whose `map_for` belongs to it.
         """
         return combine_images([analysis.scores for analysis in analyses])
+
+    def unload(self) -> None:
+        """Let the model go, once nobody scores with it; the batcher serves the others on."""
+        self.batcher.remove_model(self._name)
 
     def close(self) -> None:
         """Answer what waits, then end the launches of all that share them; safe to repeat."""

@@ -13,7 +13,7 @@ from imaging_node.store.schema import SCHEMA_VERSION, metadata, node
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-MIGRATED_VERSIONS = ("1",)
+MIGRATED_VERSIONS = ("1", "2")
 _OLD = "migrated_"
 
 
