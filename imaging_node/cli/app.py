@@ -14,6 +14,7 @@ from imaging_node.cli import (
     diagnosis,
     listings,
     model_changes,
+    model_comparison,
     models,
     roles,
     settings,
@@ -73,6 +74,7 @@ models.models.command()(model_changes.shadow)
 models.models.command()(model_changes.promote)
 models.models.command()(model_changes.rollback)
 models.models.command()(model_changes.remove)
+models.models.command()(model_comparison.compare)
 app.add_typer(models.models, name="models")
 app.add_typer(settings.config, name="config")
 app.command()(diagnosis.doctor)

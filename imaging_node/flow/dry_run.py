@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from imaging_node.domain.errors import IntegrityError
 from imaging_node.domain.study import select_images
 from imaging_node.store.arrivals import read_study
-from imaging_node.store.listings import list_studies
+from imaging_node.store.cohort import list_cohort
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,13 +43,10 @@ def would_take(
     waived: frozenset[str],
     *,
     since: datetime,
-    now: datetime,
 ) -> DryRun:
     """Ask a bundle's eligibility about every study received since; damaged ones are left out."""
     studies = meant = taken = 0
-    for record in list_studies(database, now=now):
-        if record.received_at < since:
-            continue
+    for record in list_cohort(database, since=since):
         try:
             study = read_study(database, spool, record.study_instance_uid)
         except IntegrityError:

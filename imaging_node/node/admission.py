@@ -81,7 +81,6 @@ def add_bundle(
             loaded.eligibility,
             frozenset(model_settings(settings, bundle).waive),
             since=now() - timedelta(days=DRY_RUN_DAYS),
-            now=now(),
         )
         _make_durable(tried.directory)
         place = InstalledBundle(bundle=bundle, directory=folder / bundle, is_added=True)

@@ -34,6 +34,7 @@ from imaging_node.store.model_states import read_decisions, record_changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from imaging_node.flow.lineup import Lineup
     from imaging_node.settings import Settings
     from imaging_node.store.database import Database
 
@@ -119,6 +120,40 @@ def stop_model(
 
     return _change(
         settings, database, ModelAction.STOP, decide, reason=reason, changed_by=changed_by
+    )
+
+
+def demote_model(
+    settings: Settings, database: Database, lineup: Lineup, name: str, digest: str, reason: str
+) -> bool:
+    """Move what answers under a name to shadow, as the stop rule decided.
+
+    Args:
+        lineup: Of the process that watched it.
+        digest: Of the model that the decision is about.
+
+    Returns:
+        False when that model does not answer any more.
+
+    Raises:
+        StorageError: It could not be recorded.
+    """
+    answering = [
+        each.bundle
+        for each in lineup.models
+        if each.state.may_answer
+        and (each.name, each.model.bundle.identity.digest) == (name, digest)
+    ]
+    return any(
+        stop_model(
+            settings,
+            database,
+            bundle,
+            state=ModelState.SHADOW,
+            reason=reason,
+            changed_by="stop rule",
+        )
+        for bundle in answering
     )
 
 

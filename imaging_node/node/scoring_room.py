@@ -68,28 +68,9 @@ def open_scoring_room(
         pseudonyms=pseudonyms,
         lineup=Lineup(models),
         batcher=loader.batcher,
-        decoder=DecodingPool(
-            processes=settings.scoring.decoders,
-            memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024,
-            time_limit_s=settings.scoring.decode_limit_s,
-            budget=DecodingBudget(
-                frame_samples=settings.decoding.max_frame_samples,
-                object_samples=settings.decoding.max_object_samples,
-                header_bytes=settings.decoding.max_header_mib * 1024 * 1024,
-                elements=settings.decoding.max_elements,
-                nesting=settings.decoding.max_nesting,
-                inflated_bytes=settings.decoding.max_inflated_mib * 1024 * 1024,
-            ),
-        ),
+        decoder=open_decoders(settings),
         node=node_identity(settings),
-        site_rules=tuple(
-            TriageRule(
-                finding=rule.finding,
-                minimum_probability=rule.minimum_probability,
-                priority=rule.priority,
-            )
-            for rule in settings.priority.rules
-        ),
+        site_rules=site_rules(settings),
         finishing=GroupCommit(
             partial(finish_studies, database, destinations=settings.destinations)
         ),
@@ -105,3 +86,33 @@ def close_scoring_room(room: ScoringRoom) -> None:
     room.decoder.close()
     room.batcher.close()
     room.database.close()
+
+
+def open_decoders(settings: Settings) -> DecodingPool:
+    """Start the decoders as the settings say."""
+    decoding = settings.decoding
+    return DecodingPool(
+        processes=settings.scoring.decoders,
+        memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024,
+        time_limit_s=settings.scoring.decode_limit_s,
+        budget=DecodingBudget(
+            frame_samples=decoding.max_frame_samples,
+            object_samples=decoding.max_object_samples,
+            header_bytes=decoding.max_header_mib * 1024 * 1024,
+            elements=decoding.max_elements,
+            nesting=decoding.max_nesting,
+            inflated_bytes=decoding.max_inflated_mib * 1024 * 1024,
+        ),
+    )
+
+
+def site_rules(settings: Settings) -> tuple[TriageRule, ...]:
+    """The triage rules of the site."""
+    return tuple(
+        TriageRule(
+            finding=rule.finding,
+            minimum_probability=rule.minimum_probability,
+            priority=rule.priority,
+        )
+        for rule in settings.priority.rules
+    )
