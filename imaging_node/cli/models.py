@@ -8,7 +8,7 @@ import typer
 
 from imaging_node.cli.options import ConfigOption, JsonOption
 from imaging_node.cli.printing import plain, print_json, print_rows
-from imaging_node.domain.errors import BundleError, StorageError
+from imaging_node.domain.errors import BundleError
 from imaging_node.settings import load_settings
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ _HISTORY = (
 @models.command("list")
 def list_models(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
     """List the bundles: name, version, state, signer, findings, and what is wrong with one."""
+    from imaging_node.node.installed import bundle_states
+
     settings = load_settings(config)
-    rows = [_listed(row, place, settings) for row, place in _bundles(settings)]
+    rows = [_listed(row, place, settings) for row, place in bundle_states(settings)]
     if as_json:
         print_json(rows)
     else:
@@ -51,11 +53,11 @@ def show_model(
     bundle: BundleArgument, config: ConfigOption = None, *, as_json: JsonOption = False
 ) -> None:
     """Show a bundle: state, digests, eligibility, operating points, its card with all metrics."""
-    from imaging_node.node.installed import find_bundle, installed_bundles
+    from imaging_node.node.installed import bundle_states, find_bundle, installed_bundles
 
     settings = load_settings(config)
     place = find_bundle(installed_bundles(settings), bundle)
-    [row] = [each for each, _ in _bundles(settings) if each.bundle == place.bundle]
+    [row] = [each for each, _ in bundle_states(settings) if each.bundle == place.bundle]
     loaded = _load(place, settings)
     shown = _shown(row, loaded)
     card = loaded.card.read_text(encoding="utf-8")
@@ -103,34 +105,16 @@ def verify_models(
 ) -> None:
     """Check signature and every file of the bundles, and run their golden cases."""
     from imaging_node.domain.model_state import ModelState
+    from imaging_node.node.installed import bundle_states
     from imaging_node.node.models import verify_bundle
 
     settings = load_settings(config)
-    rows = {row.bundle: row for row, _ in _bundles(settings)}
+    rows = {row.bundle: row for row, _ in bundle_states(settings)}
     if in_service:
         names = [row.bundle for row in rows.values() if row.state is ModelState.PRIMARY]
     for name in names or rows:
         digest = rows[name].manifest_digest if name in rows else ""
         typer.echo(f"{name}: {verify_bundle(name, settings, manifest_digest=digest)}")
-
-
-def _bundles(settings: Settings) -> list[tuple[ModelRow, InstalledBundle | None]]:
-    """Every bundle with its state and where it lies; no state directory is made for that."""
-    from imaging_node.node.installed import (
-        effective_rows,
-        installed_bundles,
-        read_node_decisions,
-    )
-    from imaging_node.store.model_states import NO_DECISIONS
-
-    try:
-        decisions = read_node_decisions(settings)
-    except StorageError:
-        decisions = NO_DECISIONS  # what is wrong with the database, the roles say when they start
-    installed = installed_bundles(settings)
-    return [
-        (row, installed.get(row.bundle)) for row in effective_rows(settings, decisions, installed)
-    ]
 
 
 def _load(place: InstalledBundle, settings: Settings) -> Bundle:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.errors import StorageError, UnknownRecordError
 from imaging_node.domain.model_state import ModelRow, ModelState
 from imaging_node.inference.bundle import (
     METADATA_NAME,
@@ -129,6 +129,22 @@ def read_node_decisions(settings: Settings) -> ModelDecisions:
         return read_decisions(database)
     finally:
         database.close()
+
+
+def bundle_states(settings: Settings) -> list[tuple[ModelRow, InstalledBundle | None]]:
+    """Every bundle with its state and where it lies, for those who only look.
+
+    Without a database that can be read nothing was decided: what is wrong with it, the roles say
+    when they start.
+    """
+    try:
+        decisions = read_node_decisions(settings)
+    except StorageError:
+        decisions = NO_DECISIONS
+    installed = installed_bundles(settings)
+    return [
+        (row, installed.get(row.bundle)) for row in effective_rows(settings, decisions, installed)
+    ]
 
 
 def effective_rows(

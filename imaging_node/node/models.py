@@ -181,11 +181,6 @@ def load_models(
     return tuple(each.model for each in models)
 
 
-def bundle_names(settings: Settings) -> list[str]:
-    """Names of the folders of all bundles there are."""
-    return list(installed_bundles(settings))
-
-
 def verify_bundle(name: str, settings: Settings, *, manifest_digest: str = "") -> str:
     """Check one bundle's files and golden cases, with the site's settings for it if there are.
 

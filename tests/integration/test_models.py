@@ -32,7 +32,7 @@ BUNDLE = f"{NAME}@{NEW}"
 # Every film is called present by the new version, which makes the study urgent there.
 _LOW = 0.001
 _ALGORITHM_VERSION = "111003"  # DCM
-_LIMIT_S = 120.0
+_LIMIT_S = 300.0
 
 
 def models(node: LocalNode, *arguments: str) -> str:
