@@ -10,6 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sign_bundle import KEY_VARIABLE
+from sign_bundle import main as sign_bundle_script
 
 from imaging_node.domain.errors import BundleError, OperatorError, SettingsError
 from imaging_node.inference.bundle import Bundle, load_bundle
@@ -124,6 +126,27 @@ def test_a_key_that_is_none_refuses_the_setting(tmp_path: Path) -> None:
     for path in (wrong, of_another_kind, tmp_path / "absent.pem"):
         with pytest.raises(SettingsError, match=f"model_keys: .*{path.name}"):
             trusted_keys([path])
+
+
+def test_the_script_signs_what_a_node_with_its_public_key_takes(
+    bundle_copy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    private, public = str(tmp_path / "private.pem"), tmp_path / "public.pem"
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["sign_bundle.py", *arguments])
+        return sign_bundle_script()
+
+    assert run("make-key", private, str(public)) == 0
+    (bundle_copy / "docs/README.md").write_text("another card")
+    monkeypatch.setenv(KEY_VARIABLE, private)
+    assert run("sign", str(bundle_copy)) == 0
+    assert load_bundle(bundle_copy, trusted_keys([public])).signer.owner == "public"
+    assert run("make-key", private, str(public)) == 1
+    assert "File exists" in capsys.readouterr().err
 
 
 def test_a_private_key_is_for_its_owner_and_is_never_overwritten(tmp_path: Path) -> None:
