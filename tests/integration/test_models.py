@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 OLD, NEW = "0.1.0", "9.0.0"
 BUNDLE = f"{NAME}@{NEW}"
-# Every film is called present by the new version, which makes the study urgent there.
-_LOW = 0.001
+# The new version calls no film present: a study that the shipped one raises stays routine.
+_NEVER = 1.0
 _ALGORITHM_VERSION = "111003"  # DCM
 _LIMIT_S = 300.0
 
@@ -114,7 +114,7 @@ def await_served(node: LocalNode, version: str, state: str, *, times: int = 1) -
 def test_a_bundle_is_added_tried_promoted_and_rolled_back_without_a_restart(
     tmp_path: Path,
 ) -> None:
-    new = make_version(tmp_path / "made", NEW, operating_point=_LOW)
+    new = make_version(tmp_path / "made", NEW, operating_point=_NEVER)
     changes = {
         "study": {"quiet_period_s": 0.2},
         "model_keys": [str(write_test_key(tmp_path))],
@@ -133,11 +133,11 @@ def test_a_bundle_is_added_tried_promoted_and_rolled_back_without_a_restart(
             (OLD, True),
             (NEW, False),
         ]
-        # It would have raised an alarm; nobody saw it.
-        assert [score.is_present for score in results[1].findings] == [True]
-        assert results[1].priority == "urgent"
+        # They disagree, and only the one that answered is heard.
+        assert [score.is_present for each in results for score in each.findings] == [True, False]
+        assert [each.priority for each in results] == ["urgent", "routine"]
         [row] = [each for each in listing(node, "worklist") if each["study_instance_uid"] == uid]
-        assert (row["priority"], row["remarks"]) == (results[0].priority, [])
+        assert (row["priority"], row["remarks"]) == ("urgent", [])
         assert {score["probability"] for score in row["findings"]} == {
             score.probability for score in results[0].findings
         }
@@ -202,7 +202,7 @@ def test_a_bundle_is_added_tried_promoted_and_rolled_back_without_a_restart(
 def test_a_bundle_that_no_longer_verifies_leaves_the_old_one_serving_and_is_seen(
     tmp_path: Path,
 ) -> None:
-    new = make_version(tmp_path / "made", NEW, operating_point=_LOW)
+    new = make_version(tmp_path / "made", NEW, operating_point=_NEVER)
     changes = {
         "study": {"quiet_period_s": 0.2},
         "model_keys": [str(write_test_key(tmp_path))],
