@@ -71,10 +71,13 @@ class ModelWatch:
         models, faults = serve_models(self._settings, decisions, self._loader, former=former)
         self._lineup.change(models)
         self._revision = decisions.revision
-        known = {id(each.model) for each in former}
+        loaded = {id(each.model) for each in former}
+        known = {(each.bundle, each.state, each.share) for each in former}
         for each in models:
-            if id(each.model) not in known:
+            if id(each.model) not in loaded:
                 note_model(each, self._counters)
+            elif (each.bundle, each.state, each.share) not in known:
+                note_state(each)
         note_faults(self._database, faults)
         return True
 
@@ -102,6 +105,12 @@ def note_model(served: ServedModel, counters: Counters) -> None:
         provider=opened.execution.provider,
         precision=opened.execution.precision,
     )
-    log(Event.MODEL_SERVES, model=identity.name, version=identity.version, state=served.state)
+    note_state(served)
     if opened.refusal:
         log(Event.PRECISION_REFUSED, model=identity.name, reason=opened.refusal)
+
+
+def note_state(served: ServedModel) -> None:
+    """Say in which state a model serves from now on."""
+    identity = served.model.bundle.identity
+    log(Event.MODEL_SERVES, model=identity.name, version=identity.version, state=served.state)

@@ -94,9 +94,6 @@ def await_served(node: LocalNode, version: str, state: str, *, times: int = 1) -
     """Return once the scorer has taken the state that a command gave a version."""
 
     def is_served() -> bool:
-        rows = {
-            (each["name"], each["state"], each["fault"]) for each in listing(node, "models", "list")
-        }
         lines = [json.loads(line) for line in node.log.read_text().splitlines()]
         said = [
             each
@@ -104,7 +101,7 @@ def await_served(node: LocalNode, version: str, state: str, *, times: int = 1) -
             if each["event"] == "model serves"
             and (each["version"], each["state"]) == (version, state)
         ]
-        return bool(rows) and len(said) >= times
+        return len(said) >= times
 
     wait_until(is_served, limit_s=_LIMIT_S, what=f"{version} serves as {state}")
 
