@@ -1,8 +1,11 @@
 """Train both chest bundles from public images, on a GPU if there is one, else on CPU cores.
 
-    python scripts/train_chest_xray.py --checkpoints DIR            # hours on two cores
-    python scripts/train_chest_xray.py --checkpoints DIR --build    # bundles from what is trained
-    python scripts/train_chest_xray.py --evaluate                   # the cards' tables once more
+    python scripts/train_chest_xray.py --checkpoints DIR --signing-key KEY.pem
+    python scripts/train_chest_xray.py --checkpoints DIR --signing-key KEY.pem --build
+    python scripts/train_chest_xray.py --evaluate
+
+The first takes hours on two cores, the second builds bundles from what is trained, the third prints
+the tables of the cards once more, from the shipped weights.
 
 A run that was stopped continues from its last hundred steps. On one machine the same command gives
 the same weights; on another one, or on a GPU, sums are made in another order: AUROC may differ by
@@ -25,6 +28,8 @@ from chest_xray.recheck import recheck
 from chest_xray.recipe import MEMBERS
 from chest_xray.run import train_member
 
+from imaging_node.inference.signing import read_private_key
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--zoo", type=Path, default=REPOSITORY / "model_zoo")
     parser.add_argument("--checkpoints", type=Path, help="where training keeps its state")
+    parser.add_argument("--signing-key", type=Path, help="private key that signs, PEM")
     parser.add_argument("--member", choices=MEMBERS, help="train only this one, and build nothing")
     parser.add_argument("--build", action="store_true", help="train nothing")
     parser.add_argument("--evaluate", action="store_true", help="reprint the cards' tables")
@@ -63,10 +69,20 @@ def main() -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         train_member(arguments.member, arguments.checkpoints, arguments.data, device)
         return
+    if arguments.signing_key is None:
+        parser.error("--signing-key is needed to build; scripts/sign_bundle.py makes one")
+    signing_key = read_private_key(arguments.signing_key)
     if not arguments.build:
         train_members(arguments.checkpoints, arguments.data)
     for plan in plans:
-        build(plan, arguments.checkpoints, arguments.data, arguments.zoo, REPOSITORY / "LICENSE")
+        build(
+            plan,
+            arguments.checkpoints,
+            arguments.data,
+            arguments.zoo,
+            licence=REPOSITORY / "LICENSE",
+            signing_key=signing_key,
+        )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from imaging_node.cli import (
     diagnosis,
     explain,
     listings,
+    model_changes,
+    model_comparison,
     models,
     roles,
     settings,
@@ -70,6 +72,12 @@ app.add_typer(listings.studies, name="studies")
 app.add_typer(listings.deliveries, name="deliveries")
 app.command()(listings.worklist)
 app.command()(explain.explain)
+models.models.command()(model_changes.add)
+models.models.command()(model_changes.shadow)
+models.models.command()(model_changes.promote)
+models.models.command()(model_changes.rollback)
+models.models.command()(model_changes.remove)
+models.models.command()(model_comparison.compare)
 app.add_typer(models.models, name="models")
 app.add_typer(watch.watch, name="watch")
 app.add_typer(settings.config, name="config")

@@ -1,75 +1,177 @@
-"""`models`: the bundles of the zoo, and whether they are what they claim."""
+"""`models`: the bundles there are, what they claim, and what was done to them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imaging_node.cli.options import ConfigOption, JsonOption
-from imaging_node.cli.printing import print_json, print_rows
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.cli.printing import plain, print_json, print_rows
+from imaging_node.domain.errors import BundleError
 from imaging_node.settings import load_settings
 
+if TYPE_CHECKING:
+    from imaging_node.domain.model_state import ModelRow
+    from imaging_node.inference.bundle import Bundle
+    from imaging_node.node.installed import InstalledBundle
+    from imaging_node.settings import Settings
+
 models = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, show and verify model bundles."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show, verify, add, change and compare model bundles.",
 )
+BundleArgument = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle: its id, or id@version.")
+]
+_LISTED = ("name", "version", "state", "share", "findings", "signer", "fault", "description")
+_HISTORY = (
+    "changed_at", "bundle", "action", "former", "state", "share", "changed_by", "reason", "digest",
+)  # fmt: skip
 
 
 @models.command("list")
 def list_models(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
-    """List the bundles: name, version, findings, and whether the settings use them."""
-    from imaging_node.inference.bundle import find_bundles, load_bundle
-    from imaging_node.node.models import bundle_directory
+    """List the bundles: name, version, state, signer, findings, and what is wrong with one."""
+    from imaging_node.node.installed import bundle_states
 
     settings = load_settings(config)
-    used = {model.name for model in settings.models}
-    rows = []
-    for directory in find_bundles(bundle_directory(settings)):
-        bundle = load_bundle(directory)
-        rows.append(
-            {
-                "name": bundle.identity.name,
-                "version": bundle.identity.version,
-                "findings": [finding.label for finding in bundle.findings],
-                "digest": bundle.identity.digest,
-                "maps_verified": bundle.explanation_verified,
-                "used": bundle.identity.name in used,
-                "description": bundle.description,
-            }
-        )
+    rows = [_listed(row, place, settings) for row, place in bundle_states(settings)]
     if as_json:
         print_json(rows)
     else:
-        print_rows(rows, ("name", "version", "findings", "used", "description"))
+        print_rows(rows, _LISTED)
+    # A broken bundle that answers nobody is shown, and no reason to fail.
+    broken = [row for row in rows if row["fault"] and row["state"] in ("primary", "canary")]
+    if broken:
+        raise BundleError(broken[0]["fault"])
 
 
 @models.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(help="Bundle name.")], config: ConfigOption = None
+    bundle: BundleArgument, config: ConfigOption = None, *, as_json: JsonOption = False
 ) -> None:
-    """Print a bundle's model card."""
-    from imaging_node.inference.bundle import load_bundle
-    from imaging_node.node.models import bundle_directory
+    """Show a bundle: state, digests, eligibility, operating points, its card with all metrics."""
+    from imaging_node.node.installed import bundle_states, find_bundle, installed_bundles
 
-    directory = bundle_directory(load_settings(config)) / name
-    if not directory.is_dir():
-        raise UnknownRecordError(f"there is no bundle {name!r}; see `imaging-node models list`")
-    bundle = load_bundle(directory)
-    typer.echo(bundle.card.read_text(encoding="utf-8"))
+    settings = load_settings(config)
+    place = find_bundle(installed_bundles(settings), bundle)
+    [row] = [each for each, _ in bundle_states(settings) if each.bundle == place.bundle]
+    loaded = _load(place, settings)
+    shown = _shown(row, loaded)
+    card = loaded.card.read_text(encoding="utf-8")
+    if as_json:
+        print_json(
+            shown
+            | {"eligibility": plain(loaded.eligibility), "findings": _points(loaded), "card": card}
+        )
+        return
+    scalars = shown | plain(loaded.eligibility)
+    print_rows([{"what": key, "value": value} for key, value in scalars.items()], ("what", "value"))
+    print_rows(_points(loaded), ("label", "operating_point", "undetermined_from"))
+    typer.echo(f"\n{card}")
+
+
+@models.command("history")
+def show_history(
+    bundle: Annotated[
+        str, typer.Argument(metavar="[BUNDLE]", help="A bundle, or an id for all its versions.")
+    ] = "",
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who changed which model when, to what, and why."""
+    from imaging_node.node.wiring import open_state
+    from imaging_node.store.model_states import list_changes
+
+    database, _, _ = open_state(load_settings(config))
+    rows = [plain(each) for each in list_changes(database, bundle)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, _HISTORY)
 
 
 @models.command("verify")
 def verify_models(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Bundle names; none: all bundles.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Bundles; none: all of them.")] = None,
     config: ConfigOption = None,
+    *,
+    in_service: Annotated[
+        bool, typer.Option("--in-service", help="Instead: those that are primary.")
+    ] = False,
 ) -> None:
-    """Check every file of the bundles against its manifest and run their golden cases."""
-    from imaging_node.node.models import bundle_names, verify_bundle
+    """Check signature and every file of the bundles, and run their golden cases."""
+    from imaging_node.domain.model_state import ModelState
+    from imaging_node.node.installed import bundle_states
+    from imaging_node.node.models import verify_bundle
 
     settings = load_settings(config)
-    used = [model.name for model in settings.models]
-    for name in names or sorted({*bundle_names(settings), *used}):
-        typer.echo(f"{name}: {verify_bundle(name, settings)}")
+    rows = {row.bundle: row for row, _ in bundle_states(settings)}
+    if in_service:
+        names = [row.bundle for row in rows.values() if row.state is ModelState.PRIMARY]
+    for name in names or rows:
+        digest = rows[name].manifest_digest if name in rows else ""
+        typer.echo(f"{name}: {verify_bundle(name, settings, manifest_digest=digest)}")
+
+
+def _load(place: InstalledBundle, settings: Settings) -> Bundle:
+    from imaging_node.inference.bundle import load_bundle
+    from imaging_node.inference.trust import trusted_keys
+
+    return load_bundle(place.directory, trusted_keys(settings.model_keys))
+
+
+def _listed(row: ModelRow, place: InstalledBundle | None, settings: Settings) -> dict[str, Any]:
+    fault = row.fault
+    loaded = None
+    try:
+        if place is None:
+            fault = f"there is no bundle {row.bundle!r}"
+        else:
+            loaded = _load(place, settings)
+    except BundleError as error:
+        fault = str(error)
+    identity = loaded.identity if loaded else None
+    return {
+        "name": row.bundle,
+        "version": identity.version if identity else "",
+        "state": row.state.value,
+        "share": row.share,
+        "findings": [finding.label for finding in loaded.findings] if loaded else [],
+        "digest": identity.digest if identity else "",
+        "signer": str(loaded.signer) if loaded else "",
+        "maps_verified": bool(loaded and loaded.explanation_verified),
+        "used": row.state.may_answer,
+        "fault": fault,
+        "description": loaded.description if loaded else "",
+    }
+
+
+def _shown(row: ModelRow, loaded: Bundle) -> dict[str, Any]:
+    return {
+        "bundle": row.bundle,
+        "version": loaded.identity.version,
+        "manufacturer": loaded.identity.manufacturer,
+        "description": loaded.description,
+        "state": row.state.value,
+        "share": row.share,
+        "fault": row.fault,
+        "model_digest": loaded.identity.digest,
+        "manifest_digest": loaded.manifest_digest,
+        "signer": str(loaded.signer),
+        "maps_verified": loaded.explanation_verified,
+    }
+
+
+def _points(loaded: Bundle) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": each.label,
+            "operating_point": each.operating_point,
+            "undetermined_from": each.undetermined_from,
+        }
+        for each in loaded.findings
+    ]

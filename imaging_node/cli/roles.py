@@ -69,4 +69,4 @@ def web(config: ConfigOption = None, supervisor_pid: SupervisorOption = None) ->
     """Run the worklist page alone, with /healthz, /readyz and /metrics."""
     from imaging_node.node.web import run_web
 
-    run_web(load_settings(config), supervisor_pid=supervisor_pid)
+    run_web(load_settings(config), config=config, supervisor_pid=supervisor_pid)

@@ -18,6 +18,7 @@ _TOKEN = re.compile(r"[0-9a-f]{16}")
 _NO_AE_CHARACTER = re.compile(r"[^\x20-\x5b\x5d-\x7e]")  # PS3.5 6.2, VR AE
 _LONGEST_AE_TITLE = 16
 _LONGEST_REASON = 200
+_LONGEST_USER = 64
 
 
 class AuditKind(StrEnum):
@@ -37,6 +38,7 @@ class AlertKind(StrEnum):
 
     NODE_AUTHENTICATION = "node_authentication"
     RECORDING_STOPPED = "recording_stopped"
+    SOFTWARE_CONFIGURATION = "software_configuration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class AuditEvent:
         instances, bytes: What was transferred.
         count: How many equal events this one stands for.
         alert: What a security alert is about.
+        user: Who did it, by the operating system's name for the user or a part of the node; cut to
+            64 printable characters.
     """
 
     kind: AuditKind
@@ -76,6 +80,7 @@ class AuditEvent:
     bytes: int = 0
     count: int = 1
     alert: AlertKind = AlertKind.NODE_AUTHENTICATION
+    user: str = ""
 
     def __post_init__(self) -> None:
         if self.outcome not in (SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE, MAJOR_FAILURE):
@@ -90,6 +95,7 @@ class AuditEvent:
         object.__setattr__(self, "peer_ae_title", legal_ae_title(self.peer_ae_title))
         object.__setattr__(self, "peer_address", _legal_address(self.peer_address))
         object.__setattr__(self, "reason", _printable(self.reason))
+        object.__setattr__(self, "user", _printable(self.user[:_LONGEST_USER]))
 
     @property
     def is_refusal(self) -> bool:

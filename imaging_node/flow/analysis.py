@@ -47,6 +47,21 @@ _FOR_PROCESSING = "FOR PROCESSING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """With what precedence a study's images are scored.
+
+    Attributes:
+        lane: The batcher's.
+        deadline_s: On the monotonic clock: orders it inside its lane.
+        owner: Whose work it is, should a launch hang.
+    """
+
+    lane: int
+    deadline_s: float
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredModel:
     """A loaded bundle and what the site decided about it.
 
@@ -94,7 +109,7 @@ def analyse(
     model: ConfiguredModel,
     decoder: DecodingPool,
     *,
-    claim: Claim,
+    effort: Effort,
     started_at: datetime,
 ) -> ModelAnswer | None:
     """Score the study's eligible images.
@@ -110,9 +125,6 @@ def analyse(
     selection = select_images(study, model.bundle.eligibility, model.waived)
     if not selection.applicable:
         return None
-    # One deadline for all images of a study, so that studies end one after the other.
-    waited_s = (started_at - claim.received_at).total_seconds()
-    deadline_s = time.monotonic() - waited_s + target_s(claim)
     decoded: dict[str, DecodedImage] = {}
     analyses: dict[str, ImageAnalysis] = {}
     gaps = [reason for image, reason in selection.refused if _leaves_gap(image, reason)]
@@ -124,7 +136,7 @@ def analyse(
             require_faithful(image, model.bundle.eligibility.maximum_lossy_ratio)
             pixels = decoder.decode(image.path, image.sop_instance_uid)
             analysis = model.scorer.score(
-                pixels, lane(claim), deadline_s=deadline_s, owner=claim.token
+                pixels, effort.lane, deadline_s=effort.deadline_s, owner=effort.owner
             )
         except NotAnalysedError as error:
             gaps.append(error.reason)
@@ -232,6 +244,16 @@ def lane(claim: Claim) -> int:
     if claim.is_archive:
         return ARCHIVE
     return ROUTINE if priority(claim) is ReadingPriority.ROUTINE else STAT
+
+
+def effort_for(claim: Claim, *, started_at: datetime) -> Effort:
+    """One deadline for all images of a claimed study, so that studies end one after the other."""
+    waited_s = (started_at - claim.received_at).total_seconds()
+    return Effort(
+        lane=lane(claim),
+        deadline_s=time.monotonic() - waited_s + target_s(claim),
+        owner=claim.token,
+    )
 
 
 def priority(claim: Claim) -> ReadingPriority:

@@ -19,9 +19,12 @@ from imaging_node.domain.finding import AnalysisStatus, NotAnalysedReason
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.domain.priority import TriageDecision, TriageRule, triage
 from imaging_node.domain.result_object import NodeIdentity
-from imaging_node.flow.analysis import ConfiguredModel, ModelAnswer, analyse, decline
+from imaging_node.flow.analysis import ModelAnswer, analyse, decline, effort_for
 from imaging_node.flow.answering import build_answer
 from imaging_node.flow.group_commit import GroupCommit
+from imaging_node.flow.lineup import Hold, Lineup, candidates
+from imaging_node.flow.shadowing import ShadowWork, shadow_result
+from imaging_node.inference.batching import Batcher
 from imaging_node.store.answers import Ending, Finished
 from imaging_node.store.arrivals import read_study
 from imaging_node.store.claims import Claim, retry_study_later
@@ -34,11 +37,14 @@ if TYPE_CHECKING:
 
     from imaging_node.domain.result_object import ResultObject
     from imaging_node.domain.study import Study
+    from imaging_node.flow.lineup import ServedModel
 
 # A study that was in work each time its worker died is answered without being analysed ...
 ATTEMPTS_BEFORE_DECLINING = 3
 # ... and when even that kills the worker, it ends as failed.
 ATTEMPTS_BEFORE_FAILING = 5
+# With these it is not the image: a canary that meets one leaves the answer to the primary.
+_MODELS_OWN_FAULT = frozenset({NotAnalysedReason.SOFTWARE, NotAnalysedReason.MODEL_OUTPUT})
 _LONGEST_BACKOFF_S = 60.0
 _STORAGE_WAIT_S = 10.0
 _OTHERS_FAULT_WAIT_S = 2.0
@@ -51,7 +57,11 @@ class ScoringRoom:
     Attributes:
         site_rules: Triage rules of the settings, beside the bundles' own.
         finishing: Records the endings of all studies that are done at the same moment.
+        lineup: The models that serve, and in which state.
+        batcher: Runs the launches of all of them.
         on_answer: Called with each answer before it is encoded, e.g. to keep its maps.
+        on_recorded: Called once an answer is recorded while models are in shadow: takes the work
+            that is left, and releases its hold.
         capture_long_side: Of the image in a capture, in pixels.
         reports: Encodes the reports of all studies.
     """
@@ -59,7 +69,8 @@ class ScoringRoom:
     database: Database
     spool: Spool
     pseudonyms: Pseudonyms
-    models: tuple[ConfiguredModel, ...]
+    lineup: Lineup
+    batcher: Batcher
     decoder: DecodingPool
     node: NodeIdentity
     site_rules: tuple[TriageRule, ...]
@@ -68,6 +79,7 @@ class ScoringRoom:
     counters: Counters
     clock: Callable[[], datetime]
     on_answer: Callable[[ModelAnswer], None] | None = None
+    on_recorded: Callable[[ShadowWork], None] | None = None
     capture_long_side: int = 1024
     reports: ReportWriter = field(default_factory=ReportWriter)
 
@@ -88,8 +100,14 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
         generation=claim.generation,
         attempts=claim.attempts,
     )
+    with room.lineup.hold() as hold:
+        _answer_study(claim, room, hold, started_at)
+
+
+def _answer_study(claim: Claim, room: ScoringRoom, hold: Hold, started_at: datetime) -> None:
+    shadow: ShadowWork | None = None
     try:
-        ending = _ending(claim, room, started_at)
+        ending, shadow = _ending(claim, room, hold, started_at)
     except TemporaryError as error:
         give_back(
             claim,
@@ -118,8 +136,11 @@ def score_study(claim: Claim, room: ScoringRoom) -> None:
         objects=len(ending.objects),
         seconds=round((finished_at - started_at).total_seconds(), 3),
     )
-    if is_recorded:
-        room.counters.add(Metric.STUDIES, state=ending.state)
+    if not is_recorded:
+        return
+    room.counters.add(Metric.STUDIES, state=ending.state)
+    if shadow is not None and room.on_recorded is not None:
+        room.on_recorded(replace(shadow, hold=hold.again()))
 
 
 def give_back(claim: Claim, room: ScoringRoom, *, reason: str, wait_s: float | None = None) -> None:
@@ -150,19 +171,22 @@ def give_back(claim: Claim, room: ScoringRoom, *, reason: str, wait_s: float | N
     )
 
 
-def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
+def _ending(
+    claim: Claim, room: ScoringRoom, hold: Hold, started_at: datetime
+) -> tuple[Ending, ShadowWork | None]:
+    """How the study ends, and what is left for models in shadow."""
     if claim.attempts > ATTEMPTS_BEFORE_FAILING:
-        return _without_answer(
-            claim, StudyState.FAILED, "its worker failed each time, even while declining it"
-        )
+        reason = "its worker failed each time, even while declining it"
+        return _without_answer(claim, StudyState.FAILED, reason), None
     study = read_study(room.database, room.spool, claim.study_instance_uid)
-    answers = _answers(claim, study, room, started_at)
+    answered = _answers(claim, study, room, hold.models, started_at)
+    answers = [answer for _, answer in answered]
+    # A study over which workers died is not looked at again.
+    is_suspect = claim.attempts > ATTEMPTS_BEFORE_DECLINING
+    shadow = None if is_suspect else _shadow_work(claim, study, room, hold, answered)
     if not answers:
-        return _without_answer(
-            claim,
-            StudyState.NOT_APPLICABLE,
-            f"no model is meant for it ({_modalities(study)})",
-        )
+        reason = f"no model is meant for it ({_modalities(study)})"
+        return _without_answer(claim, StudyState.NOT_APPLICABLE, reason), shadow
     kept: list[tuple[ResultObject, str]] = []
     reports: list[tuple[str, str, ResultObject]] = []
     starts: dict[str, datetime] = {}
@@ -182,7 +206,7 @@ def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
         starts |= built.series_started_at
         identity = answer.result.model
         reports.append((identity.name, identity.digest, built.objects[-1]))
-    return replace(
+    ending = replace(
         _with_answers(claim, answers, room),
         objects=tuple(kept),
         answers=tuple(reports),
@@ -192,35 +216,83 @@ def _ending(claim: Claim, room: ScoringRoom, started_at: datetime) -> Ending:
         if claim.is_archive
         else tuple(each for answer in answers for each in answer.observed),
     )
+    return ending, shadow
 
 
 def _answers(
-    claim: Claim, study: Study, room: ScoringRoom, started_at: datetime
-) -> list[ModelAnswer]:
-    """One answer of every model that is meant for the study."""
-    answers: list[ModelAnswer] = []
-    for model in room.models:
-        if claim.attempts > ATTEMPTS_BEFORE_DECLINING:
-            answer = decline(
-                study, model, NotAnalysedReason.SOFTWARE, started_at=started_at, only_meant=True
-            )
-        else:
-            answer = analyse(study, model, room.decoder, claim=claim, started_at=started_at)
-        if answer is not None:
-            answers.append(answer)
-            room.counters.add(
-                Metric.SCORED_IMAGES, len(answer.analyses), model=model.bundle.identity.name
-            )
-    if answers or not room.answer_not_applicable:
+    claim: Claim,
+    study: Study,
+    room: ScoringRoom,
+    models: Sequence[ServedModel],
+    started_at: datetime,
+) -> list[tuple[ServedModel, ModelAnswer]]:
+    """One answer for every model name that is meant for the study, and who gave it."""
+    answers: list[tuple[ServedModel, ModelAnswer]] = []
+    turns = candidates(models, study.study_instance_uid, attempts=claim.attempts)
+    for turn in turns:
+        answered = _first_answer(claim, study, room, turn, started_at)
+        if answered is not None:
+            answers.append(answered)
+            served, answer = answered
+            room.counters.add(Metric.SCORED_IMAGES, len(answer.analyses), model=served.name)
+    if answers or not turns or not room.answer_not_applicable:
         return answers
-    declined = decline(
-        study,
-        room.models[0],
-        NotAnalysedReason.NO_ELIGIBLE_IMAGE,
-        started_at=started_at,
-        only_meant=False,
+    first = turns[0][-1]
+    reason = NotAnalysedReason.NO_ELIGIBLE_IMAGE
+    declined = decline(study, first.model, reason, started_at=started_at, only_meant=False)
+    return [(first, declined)] if declined else []
+
+
+def _first_answer(
+    claim: Claim,
+    study: Study,
+    room: ScoringRoom,
+    turn: Sequence[ServedModel],
+    started_at: datetime,
+) -> tuple[ServedModel, ModelAnswer] | None:
+    """The answer of the first model in turn that works, or of the last."""
+    answered: tuple[ServedModel, ModelAnswer] | None = None
+    for served in turn:
+        if claim.attempts > ATTEMPTS_BEFORE_DECLINING:
+            reason = NotAnalysedReason.SOFTWARE
+            answer = decline(study, served.model, reason, started_at=started_at, only_meant=True)
+        else:
+            effort = effort_for(claim, started_at=started_at)
+            answer = analyse(
+                study, served.model, room.decoder, effort=effort, started_at=started_at
+            )
+        if answer is None:
+            continue
+        answered = (served, answer)
+        if not _MODELS_OWN_FAULT.intersection(answer.result.reasons):
+            break
+    return answered
+
+
+def _shadow_work(
+    claim: Claim,
+    study: Study,
+    room: ScoringRoom,
+    hold: Hold,
+    answered: Sequence[tuple[ServedModel, ModelAnswer]],
+) -> ShadowWork | None:
+    """What models that did not answer have still to look at."""
+    bundles = {served.bundle for served, _ in answered}
+    others = tuple(each for each in hold.models if each.bundle not in bundles)
+    if not others or room.on_recorded is None:
+        return None
+    return ShadowWork(
+        claim=claim,
+        study=study,
+        delivered=tuple(
+            shadow_result(
+                claim, served.model, answer.result, room, now=room.clock(), is_delivered=True
+            )
+            for served, answer in answered
+        ),
+        models=others,
+        hold=hold,
     )
-    return [declined] if declined else []
 
 
 def _with_answers(claim: Claim, answers: Sequence[ModelAnswer], room: ScoringRoom) -> Ending:

@@ -145,6 +145,22 @@ class Batcher:
                 raise ValueError(f"images for a model {name} have been submitted")
             self._models[name] = model
 
+    def remove_model(self, name: str) -> None:
+        """Forget a model and the memory of its batches; nothing happens when there is none.
+
+        Raises:
+            ValueError: Images for it are waiting.
+        """
+        with self._changed:
+            keys = [key for key in self._queues if key.model == name]
+            if any(_waits(self._queues[key]) for key in keys):
+                raise ValueError(f"images for the model {name} are waiting")
+            for key in keys:
+                del self._queues[key]
+                for slot in self._slots:
+                    slot.buffers.pop(key, None)
+            self._models.pop(name, None)
+
     def submit(
         self,
         model: str,

@@ -1,8 +1,6 @@
-"""Load a model bundle, and refuse it unless every byte is the one that was signed off.
+"""Load a model bundle, and refuse it unless every byte is the one that was signed.
 
-A bundle is a folder `model_zoo/<name>/` that MONAI can read too. `manifest.json` holds the
-SHA-256 of every other file. Each file is read once: the bytes that were hashed are the
-bytes that are used.
+A bundle is a folder `<id>/`, or `<id>@<version>/`, that MONAI can read too.
 """
 
 from __future__ import annotations
@@ -10,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from imaging_node.domain.errors import BundleError
 from imaging_node.domain.finding import FloatImage, ModelIdentity
+from imaging_node.domain.model_state import ModelState
 from imaging_node.domain.priority import TriageRule
 from imaging_node.domain.study import Eligibility
+from imaging_node.inference.bundle_files import read_json, read_signed, refused
 from imaging_node.inference.calibration import BetaCalibration
 from imaging_node.inference.declaration import Declaration, DeclaredMonitoring
 from imaging_node.inference.familiarity import DeclaredDepth, Depth, Familiarity
@@ -30,13 +28,11 @@ from imaging_node.inference.film_gate import DeclaredFilmGate
 from imaging_node.inference.film_measures import FilmLimits
 from imaging_node.inference.preprocessing import Preprocessing
 from imaging_node.inference.quality import QualityGates
+from imaging_node.inference.trust import TrustedKey, trusted_keys
 
-MANIFEST_NAME = "manifest.json"
 METADATA_NAME = "configs/metadata.json"
-
-_PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib"})
-# A pickle of protocol 2 to 5 starts with 0x80 and its number; torch.save writes a zip archive.
-_PICKLE_STARTS = (*(bytes([0x80, protocol]) for protocol in range(2, 6)), b"PK\x03\x04")
+SCHEMA_VERSION = 1  # of the key imaging_node
+VERSION_MARK = "@"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +104,10 @@ class Bundle:
 
     Attributes:
         directory: Where it was read from.
-        files: SHA-256 by path of everything but the manifest, 64 hex digits each.
+        files: SHA-256 by path of everything but manifest and signature, 64 hex digits each.
+        manifest_digest: "sha256:..." over the manifest: it names every byte of the bundle.
+        signer: Whose key it was signed with.
+        initial_state: SHADOW when its author says that it must first be promoted; else PRIMARY.
         description: One English sentence from the metadata.
         film_limits, film_gate, familiarity: Gates beside `quality_gates`; see `gates`.
         film_gate_model: The film gate's graph; empty when there is none.
@@ -120,6 +119,9 @@ class Bundle:
 
     directory: Path
     files: Mapping[str, str]
+    manifest_digest: str
+    signer: TrustedKey
+    initial_state: ModelState
     identity: ModelIdentity
     description: str
     eligibility: Eligibility
@@ -159,30 +161,36 @@ def find_bundles(directory: Path) -> tuple[Path, ...]:
     )
 
 
-def load_bundle(directory: Path) -> Bundle:
+def load_bundle(directory: Path, trusted: Sequence[TrustedKey] | None = None) -> Bundle:
     """Read and verify the bundle in `directory`; its golden cases are run by `golden`.
+
+    Args:
+        directory: Named "<id>" or "<id>@<version>".
+        trusted: Keys that may have signed it; None: the project's.
 
     Raises:
         BundleError: One line that names the bundle and the file at fault.
     """
-    contents = _read_verified(directory)
-    metadata = _read_json(directory, METADATA_NAME, contents)
-    try:
-        declaration = Declaration.model_validate(metadata.get("imaging_node"))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in ("imaging_node", *first["loc"]))
-        raise _refused(directory, METADATA_NAME, f"{where}: {first['msg']}") from error
-    if declaration.id != directory.name:
-        raise _refused(directory, METADATA_NAME, f"its id is {declaration.id!r}")
-    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    signed = read_signed(directory, trusted_keys() if trusted is None else trusted)
+    contents = signed.contents
+    metadata = read_json(directory, METADATA_NAME, _content(directory, METADATA_NAME, contents))
+    declaration = _declaration(directory, metadata)
+    version = str(metadata.get("version", ""))
+    if directory.name not in (declaration.id, f"{declaration.id}{VERSION_MARK}{version}"):
+        raise refused(
+            directory, METADATA_NAME, f"its id is {declaration.id!r}, its version {version!r}"
+        )
+    hashes = signed.hashes
     total_weight = sum(member.weight for member in declaration.members)
     return Bundle(
         directory=directory,
         files=hashes,
+        manifest_digest=signed.manifest_digest,
+        signer=signed.signer,
+        initial_state=ModelState(declaration.initial_state or ModelState.PRIMARY),
         identity=ModelIdentity(
             name=declaration.id,
-            version=str(metadata.get("version", "")),
+            version=version,
             manufacturer=declaration.manufacturer,
             digest=_model_digest(declaration, hashes),
         ),
@@ -218,7 +226,7 @@ def load_bundle(directory: Path) -> Bundle:
             Member(
                 **member.model_dump(exclude={"weight"}),
                 weight=member.weight / total_weight,
-                model=_content(directory, member.file, contents),
+                model=_graph(directory, member.file, contents),
             )
             for member in declaration.members
         ),
@@ -239,55 +247,30 @@ def load_bundle(directory: Path) -> Bundle:
     )
 
 
-def _refused(directory: Path, file: str, fault: str) -> BundleError:
-    # A file name from outside may hold line breaks; the sentence stays one line.
-    return BundleError(f"bundle {directory.name}: {ascii(file)[1:-1]}: {' '.join(fault.split())}")
-
-
-def _read_verified(directory: Path) -> dict[str, bytes]:
-    """All files but the manifest, by POSIX path, once every one is as the manifest says."""
-    if directory.is_symlink() or not directory.is_dir():
-        raise _refused(directory, ".", "is not a folder; check the name and the model directory")
-    contents = {
-        path.relative_to(directory).as_posix(): _read_plain(directory, path)
-        for path in sorted(directory.rglob("*"))
-        if not stat.S_ISDIR(path.lstat().st_mode)
-    }
-    manifest = _read_json(directory, MANIFEST_NAME, contents)
-    expected = manifest.get("files")
-    if not isinstance(expected, dict):
-        raise _refused(directory, MANIFEST_NAME, "has no `files`")
-    del contents[MANIFEST_NAME]
-    for name in sorted(expected.keys() - contents.keys()):
-        raise _refused(directory, name, "is missing; install the bundle again")
-    for name, content in contents.items():
-        if name not in expected:
-            raise _refused(directory, name, "was added: it is not in the manifest; remove it")
-        if hashlib.sha256(content).hexdigest() != expected[name]:
-            raise _refused(directory, name, "was changed: its SHA-256 is not the manifest's")
-    return contents
-
-
-def _read_plain(directory: Path, path: Path) -> bytes:
-    """Bytes of one file that can be nothing but a plain file of data."""
-    name = path.relative_to(directory).as_posix()
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise _refused(directory, name, "is a link or device; a bundle holds plain files")
-    if status.st_nlink > 1:
-        raise _refused(directory, name, "is hard-linked and could change elsewhere; copy it")
+def _declaration(directory: Path, metadata: Mapping[str, object]) -> Declaration:
+    said = metadata.get("imaging_node")
+    if said is None:
+        raise refused(
+            directory, METADATA_NAME, "has no key imaging_node: no bundle of this node's kind"
+        )
+    schema = said.get("schema") if isinstance(said, dict) else None
+    if schema != SCHEMA_VERSION:
+        raise refused(
+            directory,
+            METADATA_NAME,
+            f"imaging_node.schema is {schema!a}; this node knows {SCHEMA_VERSION}",
+        )
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _refused(directory, name, f"cannot be read: {error.strerror}") from error
-    if path.suffix.lower() in _PICKLE_SUFFIXES or content.startswith(_PICKLE_STARTS):
-        raise _refused(directory, name, "is a pickle, which is code; bundles hold only data")
-    return content
+        return Declaration.model_validate(said)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in ("imaging_node", *first["loc"]))
+        raise refused(directory, METADATA_NAME, f"{where}: {first['msg']}") from error
 
 
 def _present(directory: Path, name: str, contents: Mapping[str, bytes]) -> str:
     if name not in contents:
-        raise _refused(directory, name, "is missing, although the metadata name it")
+        raise refused(directory, name, "is missing, although the metadata name it")
     return name
 
 
@@ -295,14 +278,10 @@ def _content(directory: Path, name: str, contents: Mapping[str, bytes]) -> bytes
     return contents[_present(directory, name, contents)]
 
 
-def _read_json(directory: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, object]:
-    try:
-        parsed = json.loads(_content(directory, name, contents))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _refused(directory, name, f"is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise _refused(directory, name, "is not a JSON object")
-    return parsed
+def _graph(directory: Path, name: str, contents: Mapping[str, bytes]) -> bytes:
+    if not name.endswith(".onnx"):  # what has another name was not looked into
+        raise refused(directory, name, "is no .onnx file, although a member names it")
+    return _content(directory, name, contents)
 
 
 def _read_array(
@@ -311,9 +290,9 @@ def _read_array(
     try:
         loaded = np.load(io.BytesIO(_content(directory, name, contents)), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise _refused(directory, name, f"is not a plain .npy array: {error}") from error
+        raise refused(directory, name, f"is not a plain .npy array: {error}") from error
     if not isinstance(loaded, np.ndarray) or loaded.dtype != np.float32:
-        raise _refused(directory, name, "is not a float32 array")
+        raise refused(directory, name, "is not a float32 array")
     return loaded
 
 

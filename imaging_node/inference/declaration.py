@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import isfinite
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,6 +25,10 @@ QUANTILES = 21
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
+
+
+SCHEMA_FILE = Path(__file__).with_name("imaging_node.schema.json")
+"""JSON Schema of the key, for whoever builds bundles elsewhere; written from `Declaration`."""
 
 
 class _Declared(BaseModel):
@@ -184,6 +189,7 @@ class Declaration(_Declared):
         format: Version of this declaration's format.
         id: Name of the bundle and of its folder.
         monitoring: What drift is measured against; None: a node's own first images.
+        initial_state: "shadow" for a bundle that must be promoted before it answers.
     """
 
     format: Literal[1] = Field(alias="schema")
@@ -206,6 +212,7 @@ class Declaration(_Declared):
     golden_tolerance: DeclaredTolerance
     card: RelativePath
     monitoring: DeclaredMonitoring | None = None
+    initial_state: Literal["shadow"] | None = None
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Declaration:
@@ -222,3 +229,12 @@ class Declaration(_Declared):
         if unknown := {rule.finding for rule in self.priority} - labels:
             raise ValueError(f"priority names findings without output: {sorted(unknown)}")
         return self
+
+
+def declaration_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the key `imaging_node`."""
+    schema = Declaration.model_json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The key imaging_node of a bundle's configs/metadata.json",
+    } | {key: value for key, value in schema.items() if key != "title"}

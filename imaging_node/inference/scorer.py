@@ -92,6 +92,7 @@ class Scorer:
         *,
         site_operating_points: Mapping[str, float],
         gate_policy: GatePolicy = "refuse",
+        name: str = "",
     ) -> None:
         """Give the model to the batcher.
 
@@ -102,6 +103,7 @@ class Scorer:
             site_operating_points: By label, each in [0, 1]; see `ensemble.site_thresholds`.
             gate_policy: "report" scores also what the gates would refuse, and says so; blank
                 images are refused all the same.
+            name: By which the batcher tells its models apart; "" for the bundle's.
 
         Raises:
             SettingsError: An operating point is impossible.
@@ -114,7 +116,8 @@ class Scorer:
         self._gates = Gates(bundle)
         # Threads belong to the launches; resizing beside them must not multiply.
         cv2.setNumThreads(1)
-        batcher.add_model(bundle.identity.name, opened.model)
+        self._name = name or bundle.identity.name
+        batcher.add_model(self._name, opened.model)
 
     def score(
         self, image: DecodedImage, lane: int, *, deadline_s: float = math.inf, owner: str = ""
@@ -138,7 +141,7 @@ class Scorer:
         if self.gate_policy == "refuse":
             verdict.enforce()
         outputs = self.batcher.submit(
-            self.bundle.identity.name,
+            self._name,
             standardise(stretched, mean=rules.mean, standard_deviation=rules.standard_deviation),
             lane,
             deadline_s=deadline_s,
@@ -170,6 +173,10 @@ class Scorer:
         its image, whose `map_for` belongs to it.
         """
         return combine_images([analysis.scores for analysis in analyses])
+
+    def unload(self) -> None:
+        """Let the model go, once nobody scores with it; the batcher serves the others on."""
+        self.batcher.remove_model(self._name)
 
     def close(self) -> None:
         """Answer what waits, then end the launches of all that share them; safe to repeat."""

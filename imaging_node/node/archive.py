@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from imaging_node.domain.errors import StorageError
+from imaging_node.domain.model_state import ModelState
 from imaging_node.flow.intake import open_room
 from imaging_node.flow.reprocessing import (
     ScanOutcome,
@@ -20,8 +21,11 @@ from imaging_node.flow.reprocessing import (
     save_maps,
     scan_archive,
 )
+from imaging_node.node.installed import read_node_decisions
+from imaging_node.node.models import ModelLoader
 from imaging_node.node.recovery import recover_state
-from imaging_node.node.score import StudyWorkers, close_scoring_room, open_scoring_room
+from imaging_node.node.score import StudyWorkers
+from imaging_node.node.scoring_room import close_scoring_room, open_scoring_room
 from imaging_node.node.wiring import is_dead, now, open_state
 from imaging_node.store.claims import release_claims
 from imaging_node.store.damage import require_undamaged
@@ -72,7 +76,17 @@ def reprocess_archive(
     )
     _lock(out / STATE_FOLDER)
     recover_state(own)
-    room = open_scoring_room(own, Counters())
+    counters = Counters()
+    loader = ModelLoader(settings, counters)
+    # What the node's own studies are answered with, and nothing on trial.
+    room = open_scoring_room(
+        own,
+        counters,
+        loader=loader,
+        decisions=read_node_decisions(settings),
+        states={ModelState.PRIMARY},
+        model_settings=settings,
+    )
     if is_saving_maps:
         room = replace(room, on_answer=partial(save_maps, out=out, pseudonyms=room.pseudonyms))
     release_claims(room.database, is_dead, now=now())

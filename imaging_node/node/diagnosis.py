@@ -13,14 +13,15 @@ from imaging_node.dicom.codecs import decodable_syntaxes
 from imaging_node.dicom.decoder_trial import try_decoder
 from imaging_node.dicom.sender import Caller, verify_peer
 from imaging_node.domain.errors import (
-    BundleError,
     ImagingNodeError,
+    OperatorError,
     SettingsError,
     TemporaryError,
 )
 from imaging_node.inference.providers import execution_providers
 from imaging_node.node.certificates import expiring, named_certificates
-from imaging_node.node.models import bundle_names, verify_bundle
+from imaging_node.node.installed import bundle_states
+from imaging_node.node.models import verify_bundle
 from imaging_node.node.wiring import now
 
 if TYPE_CHECKING:
@@ -116,16 +117,16 @@ def _confinement(settings: Settings) -> Observation:
 
 
 def _bundles(settings: Settings) -> Iterator[Observation]:
-    used = {model.name for model in settings.models}
-    for name in sorted({*bundle_names(settings), *used}):
+    for row, _ in bundle_states(settings):
+        what = f"bundle {row.bundle}"
         try:
-            found = verify_bundle(name, settings)
-        except (BundleError, SettingsError) as error:
+            found = verify_bundle(row.bundle, settings, manifest_digest=row.manifest_digest)
+        except OperatorError as error:
             yield Observation(
-                what=f"bundle {name}", found=str(error), is_sound=False, is_fault=name in used
+                what=what, found=str(error), is_sound=False, is_fault=row.state.may_answer
             )
         else:
-            yield Observation(what=f"bundle {name}", found=found)
+            yield Observation(what=what, found=f"{row.state}, {found}")
 
 
 def _disk(settings: Settings) -> Iterator[Observation]:

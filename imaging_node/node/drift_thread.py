@@ -122,7 +122,7 @@ def open_drift_thread(
     """The thread for the models of a scoring room; raises as `DriftThread`."""
 
     def references() -> dict[str, DeclaredMonitoring | None]:
-        bundles = [model.bundle for model in room.models]
+        bundles = [each.model.bundle for each in room.lineup.models]
         return {each.identity.digest: each.monitoring for each in bundles}
 
     watching = WatchingRoom(

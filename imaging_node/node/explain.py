@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.flow.explaining import explain_finding
 from imaging_node.inference.bundle import load_bundle
-from imaging_node.node.models import bundle_directory
-from imaging_node.node.score import open_decoders
+from imaging_node.inference.trust import trusted_keys
+from imaging_node.node.installed import bundle_states
+from imaging_node.node.scoring_room import open_decoders
 from imaging_node.node.wiring import now, open_state
 from imaging_node.store.listings import find_study, list_worklist
 
 if TYPE_CHECKING:
     from imaging_node.flow.explaining import ExplainedFinding
+    from imaging_node.inference.bundle import Bundle
     from imaging_node.settings import Settings
 
 # What the node scores comes first: an explanation costs a hundred scores.
@@ -43,19 +45,7 @@ def explain_study(settings: Settings, study: str, label: str, method: str) -> Ex
         if label not in scores:
             known = ", ".join(sorted(scores)) or "none"
             raise UnknownRecordError(f"no finding {label!r} of this study; there are: {known}")
-        bundle = next(
-            (
-                bundle
-                for bundle in (
-                    load_bundle(bundle_directory(settings) / model.name)
-                    for model in settings.models
-                )
-                if label in {finding.label for finding in bundle.findings}
-            ),
-            None,
-        )
-        if bundle is None:
-            raise UnknownRecordError(f"no configured bundle has a finding {label!r}")
+        bundle = _answering_bundle(settings, label)
         decoder = open_decoders(settings)
         try:
             return explain_finding(
@@ -71,3 +61,15 @@ def explain_study(settings: Settings, study: str, label: str, method: str) -> Ex
             decoder.close()
     finally:
         database.close()
+
+
+def _answering_bundle(settings: Settings, label: str) -> Bundle:
+    """The bundle that answers for a finding now."""
+    trusted = trusted_keys(settings.model_keys)
+    for row, installed in bundle_states(settings):
+        if installed is None or not row.state.may_answer:
+            continue
+        bundle = load_bundle(installed.directory, trusted)
+        if label in {finding.label for finding in bundle.findings}:
+            return bundle
+    raise UnknownRecordError(f"no bundle that answers has a finding {label!r}")

@@ -8,33 +8,35 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from imaging_node.dicom.decoding import DecodingPool
-from imaging_node.dicom.decoding_budget import DecodingBudget
-from imaging_node.domain.errors import DurabilityError, StorageError
-from imaging_node.domain.priority import ReadingPriority, TriageRule
+from imaging_node.domain.errors import DurabilityError, OperatorError, StorageError
+from imaging_node.domain.model_state import ModelState
+from imaging_node.domain.priority import ReadingPriority
 from imaging_node.flow.analysis import lane
-from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.scoring import ScoringRoom, give_back, score_study
+from imaging_node.flow.shadowing import bundle_of_owner
 from imaging_node.inference.batching import FIRST_LAUNCH_FACTOR
 from imaging_node.inference.lanes import STAT
 from imaging_node.node.drift_thread import WATCHING_PROCESS, open_drift_thread
+from imaging_node.node.installed import read_node_decisions
 from imaging_node.node.launch_watch import LaunchWatch
-from imaging_node.node.models import load_models
+from imaging_node.node.model_changes import demote_model, stop_model
+from imaging_node.node.model_watch import ModelWatch
+from imaging_node.node.models import ModelLoader
 from imaging_node.node.recovery import recover_state
 from imaging_node.node.role import DRAIN_LIMIT_S, EXIT_DURABILITY_LOST, Role
-from imaging_node.node.wiring import is_dead, node_identity, now, open_state, worker_name
-from imaging_node.store.answers import finish_studies
+from imaging_node.node.scoring_room import close_scoring_room, open_scoring_room
+from imaging_node.node.shadow_worker import ShadowWorker
+from imaging_node.node.wiring import is_dead, now, worker_name
 from imaging_node.store.claims import Claim, claim_studies, release_claims, renew_claims
 from imaging_node.store.damage import find_damage
-from imaging_node.telemetry import Counters, Event, Metric, log, place_of
+from imaging_node.telemetry import Event, log, place_of
 
 if TYPE_CHECKING:
-    from imaging_node.flow.analysis import ConfiguredModel
     from imaging_node.settings import Settings
 
 _IDLE_S = 0.1
@@ -68,17 +70,33 @@ def run_score(
     with Role(name, settings, supervisor_pid=supervisor_pid) as role:
         if supervisor_pid is None:
             recover_state(settings)
-        room = open_scoring_room(settings, role.counters, device_id=device_id)
+        decisions = read_node_decisions(settings)
+        loader = ModelLoader(settings, role.counters, device_id=device_id)
+        room = open_scoring_room(settings, role.counters, loader=loader, decisions=decisions)
+        models = ModelWatch(
+            settings,
+            room.database,
+            loader,
+            room.lineup,
+            role.counters,
+            revision=decisions.revision,
+        )
         released = release_claims(room.database, is_dead, now=now())
         if released:
             log(Event.CLAIMS_RELEASED, role=name, count=released)
         role.start_heartbeat(room.database)
         drift = (
-            open_drift_thread(settings, room, _note_storage, demote=None)
+            open_drift_thread(
+                settings,
+                room,
+                _note_storage,
+                demote=partial(demote_model, settings, room.database, room.lineup),
+            )
             if name == WATCHING_PROCESS
             else nullcontext()
         )
         with StudyWorkers(settings, room) as workers, drift:
+            models.start()
             while not role.stopping.is_set():
                 try:
                     is_idle = not workers.take_some()
@@ -87,84 +105,8 @@ def run_score(
                     is_idle = True
                 if is_idle:
                     role.stopping.wait(_IDLE_S)
+            models.stop()
         close_scoring_room(room)
-
-
-def open_scoring_room(
-    settings: Settings, counters: Counters, *, device_id: int | None = None
-) -> ScoringRoom:
-    """Load the models, onto `device_id` or the first of `scoring.devices`; start the decoders.
-
-    Raises:
-        BundleError: A bundle is not what its manifest says.
-        SettingsError: A setting does not fit its bundle.
-        StorageError: The state directory cannot be used.
-    """
-    models = load_models(settings, counters, device_id=device_id)
-    for model in models:
-        _note_model(model, counters)
-    database, spool, pseudonyms = open_state(settings)
-    return ScoringRoom(
-        database=database,
-        spool=spool,
-        pseudonyms=pseudonyms,
-        models=models,
-        decoder=open_decoders(settings),
-        node=node_identity(settings),
-        site_rules=tuple(
-            TriageRule(
-                finding=rule.finding,
-                minimum_probability=rule.minimum_probability,
-                priority=rule.priority,
-            )
-            for rule in settings.priority.rules
-        ),
-        finishing=GroupCommit(
-            partial(finish_studies, database, destinations=settings.destinations)
-        ),
-        answer_not_applicable=settings.answer_not_applicable,
-        counters=counters,
-        clock=now,
-        capture_long_side=settings.results.capture_long_side,
-    )
-
-
-def open_decoders(settings: Settings) -> DecodingPool:
-    """The pool of decoder processes that the settings describe; they start when needed."""
-    return DecodingPool(
-        processes=settings.scoring.decoders,
-        memory_limit_bytes=settings.scoring.decoder_memory_mib * 1024 * 1024,
-        time_limit_s=settings.scoring.decode_limit_s,
-        budget=DecodingBudget(
-            frame_samples=settings.decoding.max_frame_samples,
-            object_samples=settings.decoding.max_object_samples,
-            header_bytes=settings.decoding.max_header_mib * 1024 * 1024,
-            elements=settings.decoding.max_elements,
-            nesting=settings.decoding.max_nesting,
-            inflated_bytes=settings.decoding.max_inflated_mib * 1024 * 1024,
-        ),
-    )
-
-
-def _note_model(model: ConfiguredModel, counters: Counters) -> None:
-    """Say where a model runs, and why not in a faster precision."""
-    name, opened = model.bundle.identity.name, model.scorer.opened
-    counters.add(
-        Metric.MODELS,
-        model=name,
-        provider=opened.execution.provider,
-        precision=opened.execution.precision,
-    )
-    if opened.refusal:
-        log(Event.PRECISION_REFUSED, model=name, reason=opened.refusal)
-
-
-def close_scoring_room(room: ScoringRoom) -> None:
-    """Stop the decoders and the batchers."""
-    room.decoder.close()
-    for model in room.models:
-        model.scorer.close()
-    room.database.close()
 
 
 @dataclass(slots=True)
@@ -179,7 +121,9 @@ class StudyWorkers:
     """Owns the threads that score studies, and the leases of what they work on."""
 
     def __init__(self, settings: Settings, room: ScoringRoom) -> None:
-        self._room = room
+        self._settings = settings
+        self._shadow = ShadowWorker(room, self._has_urgent)
+        self._room = replace(room, on_recorded=self._shadow.take)
         self._limit = settings.scoring.concurrent_studies
         longest_launch_s = FIRST_LAUNCH_FACTOR * settings.scoring.launch_limit_s
         self._longest_study_s = LONGEST_STUDY_S + longest_launch_s
@@ -194,16 +138,17 @@ class StudyWorkers:
         self._is_ending = False
         self._is_over = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
-        # All models of the process share one batcher.
-        self._watch = LaunchWatch(room.models[0].scorer.batcher, self._give_back_others)
+        self._watch = LaunchWatch(room.batcher, self._end_launch_at_fault)
 
     def __enter__(self) -> Self:
         self._renewer.start()
+        self._shadow.start()
         self._watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._is_ending = True
+        self._shadow.stop()
         for future, work in list(self._running.items()):
             if future.cancel():
                 self._give_back(work.claim, "the node is stopping", wait_s=0.0)
@@ -301,6 +246,26 @@ class StudyWorkers:
             give_back(claim, self._room, reason=reason, wait_s=wait_s)
         except StorageError as error:
             _note_storage(error)
+
+    def _has_urgent(self) -> bool:
+        return any(_is_urgent(work.claim) for work in list(self._running.values()))
+
+    def _end_launch_at_fault(self, owners: frozenset[str]) -> None:
+        """Give back what is not in the launch, and take out a model in shadow that is."""
+        self._give_back_others(owners)
+        for bundle in sorted({bundle_of_owner(each) for each in owners} - {""}):
+            log(Event.MODEL_STOPPED, model=bundle)
+            try:
+                stop_model(
+                    self._settings,
+                    self._room.database,
+                    bundle,
+                    state=ModelState.RETIRED,
+                    reason="its launch hung or lost the accelerator",
+                    changed_by="score",
+                )
+            except OperatorError as error:
+                log(Event.DATABASE_FAILED, role="score", reason=str(error))
 
     def _give_back_others(self, tokens: frozenset[str]) -> None:
         """Queue again, uncounted, what is in work under none of these claims' tokens."""

@@ -149,16 +149,15 @@ class Node:
         Raises:
             BundleError: It took too long.
         """
-        names = [model.name for model in self._settings.models]
         process = subprocess.Popen(  # noqa: S603 - our own command
-            self._command("models", "verify", *names), stdout=subprocess.DEVNULL
+            self._command("models", "verify", "--in-service"), stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + _MODELS_LIMIT_S
         try:
             while process.poll() is None and not self._stopping.is_set():
                 if time.monotonic() >= deadline:
                     raise BundleError(
-                        f"the golden cases of {', '.join(names)} were not answered within"
+                        "the golden cases of the models in service were not answered within"
                         f" {_MODELS_LIMIT_S / 60:.0f} minutes; see `imaging-node doctor`, or"
                         " choose another scoring.provider"
                     )

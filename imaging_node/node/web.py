@@ -13,6 +13,7 @@ from imaging_node.domain.audit import AuditEvent, AuditKind
 from imaging_node.domain.errors import IntegrityError, StorageError
 from imaging_node.domain.watching import LabelSource
 from imaging_node.flow.performance import finding_reports
+from imaging_node.node.explanations import Explanations
 from imaging_node.node.role import Role
 from imaging_node.node.wiring import now, open_state
 from imaging_node.store.labels import (
@@ -33,11 +34,14 @@ from imaging_node.store.quarantine import list_quarantined
 from imaging_node.store.role_reports import list_roles
 from imaging_node.store.watches import list_alarms, list_watched
 from imaging_node.telemetry import Event, log
+from imaging_node.worklist.explaining import ExplanationQueries
 from imaging_node.worklist.page import create_app
 from imaging_node.worklist.queries import WorklistQueries
 from imaging_node.worklist.watching import Verdict, WatchingQueries
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imaging_node.domain.records import WorklistRow
     from imaging_node.settings import Settings
     from imaging_node.store.audit_trail import AuditTrail
@@ -51,8 +55,13 @@ ROWS_ON_THE_PAGE = 1000
 REQUIRED_ROLES = ("receive", "score", "deliver")
 
 
-def run_web(settings: Settings, *, supervisor_pid: int | None) -> None:
+def run_web(settings: Settings, *, supervisor_pid: int | None, config: Path | None = None) -> None:
     """Serve the page until told to stop.
+
+    Args:
+        settings: As read.
+        supervisor_pid: Process of `serve` that started this one.
+        config: The file that they were read from.
 
     Raises:
         StorageError: The port or the state directory cannot be used.
@@ -64,6 +73,7 @@ def run_web(settings: Settings, *, supervisor_pid: int | None) -> None:
                 create_app(
                     page_queries(settings, database, spool, pseudonyms),
                     watching_queries(settings, database, role.audit),
+                    explanation_queries(settings, config),
                 ),
                 host=settings.web.host,
                 port=settings.web.port,
@@ -129,6 +139,18 @@ def page_queries(
         is_database_writable=database.is_writable,
         required_roles=REQUIRED_ROLES,
         now=now,
+    )
+
+
+def explanation_queries(settings: Settings, config: Path | None) -> ExplanationQueries:
+    """How the page asks for explanations."""
+    explanations = Explanations(settings.state_directory / "explanations", config)
+    return ExplanationQueries(
+        is_possible=explanations.is_possible,
+        state=explanations.state,
+        ask=explanations.ask,
+        picture=explanations.picture,
+        names=settings.web.names,
     )
 
 

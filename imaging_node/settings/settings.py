@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     model_directory: Path | None = Field(
         None, description="Folder of the bundles; null: those that come with the package."
     )
+    model_keys: tuple[Path, ...] = Field(
+        (),
+        description="Public keys (PEM, Ed25519) whose bundles are taken, beside the project's.",
+    )
     web: WebSettings = Field(WebSettings(), description="The worklist page.")
     database: DatabaseSettings = Field(DatabaseSettings(), description="The node's state.")
     answer_not_applicable: bool = Field(

@@ -33,6 +33,7 @@ _TYPES = {
 _ALERTS = {
     AlertKind.NODE_AUTHENTICATION: ("110126", "Node Authentication"),
     AlertKind.RECORDING_STOPPED: ("110133", "Audit Recording Stopped"),
+    AlertKind.SOFTWARE_CONFIGURATION: ("110131", "Software Configuration"),
 }
 _APPLICATION = ("110150", "Application")
 _DESTINATION = ("110152", "Destination Role ID")
@@ -125,6 +126,10 @@ def _add_participants(message: Element, event: AuditEvent, source: AuditSource) 
     _add_node(message, event, source, role=_APPLICATION, is_requestor=False)
     if event.peer_ae_title or event.peer_address:
         _add_peer(message, event, role=None, is_requestor=True)
+    if event.user:
+        SubElement(
+            message, "ActiveParticipant", {"UserID": event.user, "UserIsRequestor": _truth(True)}
+        )
 
 
 def _add_node(

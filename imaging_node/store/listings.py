@@ -136,7 +136,7 @@ def list_worklist(
             token=pseudonyms.token(row.study_instance_uid),
             rank=row.rank,
             priority_reason=row.priority_reason,
-            findings=tuple(_finding(each) for each in row.findings),
+            findings=tuple(stored_finding(each) for each in row.findings),
             remarks=tuple(row.remarks),
             captures=tuple(captures[row.study_instance_uid, row.generation]),
             deliveries=dict(counts[row.study_instance_uid]),
@@ -373,6 +373,7 @@ def _captures(
     return captures
 
 
-def _finding(stored: dict[str, Any]) -> FindingScore:
+def stored_finding(stored: dict[str, Any]) -> FindingScore:
+    """A finding as `asdict` and JSON kept it."""
     interval = stored["interval"]
     return FindingScore(**{**stored, "interval": tuple(interval) if interval else None})

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from imaging_node.domain.lifecycle import DeliveryState, StudyState
+from imaging_node.domain.model_state import ModelState
 from imaging_node.domain.priority import ReadingPriority
 
 SCHEMA_VERSION = 3
@@ -55,7 +56,9 @@ UNSEALED = {"is_sealed": False}
 """Marks a column that its row's checksum leaves out."""
 
 
-def _one_of(column: str, words: type[StudyState | DeliveryState | ReadingPriority]) -> str:
+def _one_of(
+    column: str, words: type[StudyState | DeliveryState | ReadingPriority | ModelState]
+) -> str:
     return f"{column} in ({', '.join(repr(str(word)) for word in words)})"
 
 
@@ -300,3 +303,61 @@ Index(
     commitment_reports.c.state,
     commitment_reports.c.next_attempt_at,
 )
+
+# What was decided about bundles. One that no command has changed has no row: settings and the
+# bundle itself say its state.
+model_states = Table(
+    "model_states",
+    metadata,
+    Column("bundle", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("share_ppm", Integer, nullable=False),
+    Column("manifest_digest", String, nullable=False),
+    Column("replaced", String, nullable=False),
+    # What the scorer met; no decision, so it changes beside them.
+    Column("fault", String, nullable=False, default=""),
+    Column("changed_at", Moment, nullable=False),
+    Column("checksum", Integer),
+    CheckConstraint(_one_of("state", ModelState), name="model_state_is_known"),
+)
+
+# The number of the last one is the revision that the scorer looks at.
+model_changes = Table(
+    "model_changes",
+    metadata,
+    Column("id", Integer, primary_key=True, info=UNSEALED),
+    Column("bundle", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("former", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("share_ppm", Integer, nullable=False),
+    Column("manifest_digest", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("changed_by", String, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    Column("checksum", Integer),
+)
+
+# Scores that are compared and never delivered; and, beside them, those that were.
+shadow_results = Table(
+    "shadow_results",
+    metadata,
+    Column("id", Integer, primary_key=True, info=UNSEALED),
+    Column("study_instance_uid", String, ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("model_digest", String, nullable=False),
+    Column("settings_digest", String, nullable=False),
+    Column("is_delivered", Boolean, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("findings", JSON, nullable=False),
+    Column("priority", String, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+    Column("checksum", Integer),
+)
+Index("shadow_results_by_study", shadow_results.c.study_instance_uid)
+Index("shadow_results_by_time", shadow_results.c.recorded_at)

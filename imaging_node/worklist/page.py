@@ -15,6 +15,12 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from imaging_node.domain.lifecycle import DeliveryState
 from imaging_node.domain.watching import VERIFICATION_NOTE
 from imaging_node.worklist import alarm_words, wording
+from imaging_node.worklist.explaining import (
+    METHODS,
+    ExplanationQueries,
+    add_explanations,
+    explanations_of,
+)
 from imaging_node.worklist.metrics import metrics_text
 from imaging_node.worklist.readiness import Readiness, readiness
 from imaging_node.worklist.watching import add_verdicts
@@ -44,14 +50,24 @@ _SHOWN_QUARANTINED = 50
 _FOUND, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
 
 
-def create_app(queries: WorklistQueries, watching: WatchingQueries) -> FastAPI:
-    """Build the application over queries; whoever starts it owns the socket."""
+def create_app(
+    queries: WorklistQueries,
+    watching: WatchingQueries,
+    explaining: ExplanationQueries | None = None,
+) -> FastAPI:
+    """Build the application over queries; whoever starts it owns the socket.
+
+    Args:
+        explaining: Draws explanations on demand; None offers none.
+    """
     # The interactive documentation would fetch its scripts from elsewhere.
     app = FastAPI(title="imaging-node", docs_url=None, redoc_url=None)
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"), name="static")
     _guard(app)
-    _add_pages(app, queries, watching)
+    _add_pages(app, queries, watching, explaining)
     add_verdicts(app, queries, watching)
+    if explaining is not None:
+        add_explanations(app, queries, explaining)
     _add_machine_interface(app, queries, watching)
     return app
 
@@ -141,7 +157,12 @@ def _environment() -> Environment:
     return environment
 
 
-def _add_pages(app: FastAPI, queries: WorklistQueries, watching: WatchingQueries) -> None:
+def _add_pages(
+    app: FastAPI,
+    queries: WorklistQueries,
+    watching: WatchingQueries,
+    explaining: ExplanationQueries | None,
+) -> None:
     environment = _environment()
 
     def page(template: str, **values: object) -> Response:
@@ -183,7 +204,14 @@ def _add_pages(app: FastAPI, queries: WorklistQueries, watching: WatchingQueries
             raise HTTPException(_NOT_FOUND, "no such study")
         uid = row.study.study_instance_uid
         deliveries = [each for each in queries.deliveries() if each.study_instance_uid == uid]
-        return page("study", row=row, deliveries=deliveries, verdicts=watching.verdicts(uid))
+        return page(
+            "study",
+            row=row,
+            deliveries=deliveries,
+            verdicts=watching.verdicts(uid),
+            explanations={} if explaining is None else explanations_of(row, explaining),
+            methods=METHODS,
+        )
 
     @app.get("/deliveries", include_in_schema=False)
     def deliveries() -> Response:

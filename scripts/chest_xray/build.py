@@ -1,12 +1,11 @@
 """From trained members to a bundle: export, calibrate, set gates, check maps, write the card.
 
 Calibration, thresholds and gates come from the calibration split; the test splits are only looked
-at for the card. The manifest is written last, over every other file; signing is a step of its own.
+at for the card. Manifest and signature are written last, over every other file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -44,7 +43,6 @@ from chest_xray.run import leg_files
 from chest_xray.scoring import model_input, on_grid, open_graphs, run, score_images
 from chest_xray.tables import Evaluated, calibrated, is_shadow, spreads
 from imaging_node.inference.bundle import (
-    MANIFEST_NAME,
     METADATA_NAME,
     Finding,
     Member,
@@ -56,6 +54,8 @@ from imaging_node.inference.execution import Execution
 from imaging_node.inference.golden import synthetic_thorax, verify_golden
 from imaging_node.inference.networks import MappedDenseNet, MappedTransformer
 from imaging_node.inference.runtime import Sessions
+from imaging_node.inference.signing import sign_bundle
+from imaging_node.inference.trust import TrustedKey, key_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import onnxruntime
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from chest_xray.bundles import BundlePlan
     from chest_xray.scoring import ScoredImages
@@ -316,20 +317,16 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def write_manifest(directory: Path) -> None:
-    """SHA-256 of every file of a bundle but the manifest itself."""
-    files = sorted(
-        path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_NAME
-    )
-    hashes = {
-        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
-    write_json(directory / MANIFEST_NAME, {"algorithm": "sha256", "files": hashes})
-
-
-def build(plan: BundlePlan, checkpoints: Path, data: Path, zoo: Path, licence: Path) -> None:
-    """Write the whole bundle anew, then load and test it as the node will."""
+def build(
+    plan: BundlePlan,
+    checkpoints: Path,
+    data: Path,
+    zoo: Path,
+    *,
+    licence: Path,
+    signing_key: Ed25519PrivateKey,
+) -> None:
+    """Write the whole bundle anew and sign it, then load and test it as the node will."""
     directory = zoo / plan.id
     shutil.rmtree(directory, ignore_errors=True)
     for name in ("models", "gates", "docs"):
@@ -394,8 +391,10 @@ def build(plan: BundlePlan, checkpoints: Path, data: Path, zoo: Path, licence: P
         declaration["initial_state"] = "shadow"
     declaration["golden"] = golden_cases(directory / "golden", sessions, findings)
     write_json(directory / METADATA_NAME, metadata(plan, trained.labels, declaration))
-    write_manifest(directory)
-    bundle = load_bundle(directory)
+    sign_bundle(directory, signing_key)
+    public = signing_key.public_key()
+    own_key = TrustedKey(key_id=key_id(public), owner="signer", public=public)
+    bundle = load_bundle(directory, [own_key])
     verify_golden(bundle, Sessions(bundle, Execution()))
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     print(f"{plan.id} {plan.version} {bundle.identity.digest}: {size / 1e6:.2f} MB", flush=True)

@@ -24,7 +24,7 @@ from imaging_node.domain.retrying import BackOff
 from imaging_node.flow.delivery import DeliveryRoom, deliver_due
 from imaging_node.flow.scoring import score_study
 from imaging_node.node.recovery import recover_state
-from imaging_node.node.score import close_scoring_room, open_scoring_room
+from imaging_node.node.scoring_room import close_scoring_room, open_scoring_room
 from imaging_node.node.wiring import is_dead, now, open_state, worker_name
 from imaging_node.settings import Settings
 from imaging_node.store.claims import claim_study, release_claims

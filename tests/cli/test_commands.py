@@ -35,8 +35,10 @@ def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.Complet
 COMMANDS = [
     "serve", "receive", "score", "deliver", "web", "demo", "echo", "send", "reprocess", "studies",
     "studies show", "studies retry", "deliveries", "deliveries requeue", "worklist",
-    "models list", "models show", "models verify", "config check", "config show", "config schema",
-    "doctor",
+    "models list", "models show", "models verify", "models add", "models shadow", "models promote",
+    "models rollback", "models remove", "models compare", "models history", "config check",
+    "config show",
+    "config schema", "doctor",
 ]  # fmt: skip
 
 
@@ -48,7 +50,9 @@ def test_every_command_has_help_and_takes_a_settings_file(tmp_path: Path, comman
     assert "--config" in shown.stdout
 
 
-@pytest.mark.parametrize("listing", ["studies", "deliveries", "worklist", "models list", "doctor"])
+@pytest.mark.parametrize(
+    "listing", ["studies", "deliveries", "worklist", "models list", "models history", "doctor"]
+)
 def test_every_listing_is_one_json_array(tmp_path: Path, listing: str) -> None:
     shown = run(tmp_path, *listing.split(), "--json")
 
@@ -65,6 +69,10 @@ def test_a_foreseen_error_is_one_line_and_exit_1(tmp_path: Path) -> None:
         ["deliveries", "requeue", "7"],
         ["models", "show", "nothing"],
         ["models", "verify", "nothing"],
+        ["models", "promote", "nothing"],
+        ["models", "rollback", "chest_xray_pneumonia"],
+        ["models", "remove", "chest_xray_pneumonia"],
+        ["models", "add", str(tmp_path)],
         ["config", "check", "--config", str(tmp_path / "absent.yaml")],
     ):
         failed = run(tmp_path, *arguments)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imaging_node.demonstration.local_node import DRAWN_FILMS_MODELS
-from imaging_node.node.score import close_scoring_room, open_scoring_room
+from imaging_node.node.scoring_room import close_scoring_room, open_scoring_room
 from imaging_node.settings import Settings
 from imaging_node.telemetry import Counters
 

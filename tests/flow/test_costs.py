@@ -44,7 +44,7 @@ def test_a_hundred_studies_cost_what_they_cost_last_time(
 ) -> None:
     for number in range(STUDIES):
         accept(opened, now, film(seed=number % 4))
-    batcher = opened.models[0].scorer.batcher
+    batcher = opened.batcher
     begun = (batcher.launched_images, batcher.copied_bytes, opened.decoder.starts)
     counts: Counter[str] = Counter()
 

@@ -25,7 +25,7 @@ from imaging_node.flow.scoring import (
     score_study,
 )
 from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
-from imaging_node.node.score import close_scoring_room, open_scoring_room
+from imaging_node.node.scoring_room import close_scoring_room, open_scoring_room
 from imaging_node.settings import Settings
 from imaging_node.store.arrivals import read_study
 from imaging_node.store.claims import Claim, claim_study

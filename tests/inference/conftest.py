@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,7 @@ from imaging_node.inference.opening import OpenedModel, open_model
 from imaging_node.inference.scorer import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 NAME = "chest_xray_pneumonia"
@@ -33,22 +31,6 @@ def bundle() -> Bundle:
 def bundle_copy(tmp_path: Path) -> Path:
     """The shipped bundle, free to be damaged."""
     return shutil.copytree(default_bundle_directory() / NAME, tmp_path / NAME)
-
-
-@pytest.fixture
-def sign_again() -> Callable[[Path], None]:
-    """Write a manifest that fits a changed bundle, as its author would."""
-
-    def sign(directory: Path) -> None:
-        manifest = directory / "manifest.json"
-        files = [path for path in directory.rglob("*") if path.is_file() and path != manifest]
-        hashes = {
-            path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        }
-        manifest.write_text(json.dumps({"algorithm": "sha256", "files": hashes}))
-
-    return sign
 
 
 @pytest.fixture

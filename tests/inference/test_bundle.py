@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from imaging_node.inference.bundle import (
     load_bundle,
 )
 from imaging_node.inference.networks import MappedDenseNet, MappedTransformer
+from tests.signing import TRUSTED, sign_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +62,26 @@ def remove_manifest(directory: Path) -> None:
     (directory / "manifest.json").unlink()
 
 
-def break_manifest(directory: Path) -> None:
-    (directory / "manifest.json").write_text("{")
+def change_manifest(directory: Path) -> None:
+    path = directory / "manifest.json"
+    path.write_text(path.read_text().replace("LICENSE", "LICENCE"))
+
+
+def remove_signature(directory: Path) -> None:
+    (directory / "manifest.sig").unlink()
+
+
+def pipe(directory: Path) -> None:
+    os.mkfifo(directory / "docs/pipe")
+
+
+def change_metadata(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the key imaging_node, and sign again."""
+    path = directory / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    change(metadata["imaging_node"])
+    path.write_text(json.dumps(metadata))
+    sign_again(directory)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +94,9 @@ def break_manifest(directory: Path) -> None:
         (soft_link, CARD, "link"),
         (add_pickle, "models/model.pt", "pickle"),
         (remove_manifest, "manifest.json", "missing"),
-        (break_manifest, "manifest.json", "not JSON"),
+        (change_manifest, "manifest.sig", "does not fit the manifest"),
+        (remove_signature, "manifest.sig", "nobody signed"),
+        (pipe, "docs/pipe", "device"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -84,31 +105,27 @@ def test_damage_is_refused_in_one_line_that_names_bundle_and_file(
 ) -> None:
     damage(bundle_copy)
     with pytest.raises(BundleError) as refusal:
-        load_bundle(bundle_copy)
+        load_bundle(bundle_copy, TRUSTED)
     sentence = str(refusal.value)
     assert "\n" not in sentence
     assert f"bundle {bundle_copy.name}: {file}: " in sentence
     assert word in sentence
 
 
-def test_a_pickle_is_refused_whatever_it_is_called_and_whoever_signed_it(
-    bundle_copy: Path, sign_again: Callable[[Path], None]
-) -> None:
+def test_a_pickle_is_refused_whatever_it_is_called_and_whoever_signed_it(bundle_copy: Path) -> None:
     (bundle_copy / "docs/notes.md").write_bytes(pickle.dumps({"harmless": True}))
     sign_again(bundle_copy)
     with pytest.raises(BundleError, match=r"docs/notes\.md: is a pickle"):
-        load_bundle(bundle_copy)
+        load_bundle(bundle_copy, TRUSTED)
 
 
-def test_an_array_of_objects_is_never_unpickled(
-    bundle_copy: Path, sign_again: Callable[[Path], None]
-) -> None:
+def test_an_array_of_objects_is_never_unpickled(bundle_copy: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (bundle_copy / "golden/clear.npy").write_bytes(buffer.getvalue())
     sign_again(bundle_copy)
     with pytest.raises(BundleError, match=r"golden/clear\.npy: is not a plain \.npy array"):
-        load_bundle(bundle_copy)
+        load_bundle(bundle_copy, TRUSTED)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +140,6 @@ def test_an_array_of_objects_is_never_unpickled(
 )
 def test_a_signed_bundle_with_an_impossible_declaration_is_refused(
     bundle_copy: Path,
-    sign_again: Callable[[Path], None],
     key: str,
     value: object,
     complaint: str,
@@ -134,7 +150,7 @@ def test_a_signed_bundle_with_an_impossible_declaration_is_refused(
     path.write_text(json.dumps(metadata))
     sign_again(bundle_copy)
     with pytest.raises(BundleError) as refusal:
-        load_bundle(bundle_copy)
+        load_bundle(bundle_copy, TRUSTED)
     assert complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -145,18 +161,18 @@ def test_a_folder_that_is_not_there_is_a_bundle_error(tmp_path: Path) -> None:
 
 
 def test_the_digest_follows_what_makes_scores_and_not_the_card(
-    bundle: Bundle, bundle_copy: Path, sign_again: Callable[[Path], None]
+    bundle: Bundle, bundle_copy: Path
 ) -> None:
     (bundle_copy / CARD).write_text("another card")
     sign_again(bundle_copy)
-    assert load_bundle(bundle_copy).identity == bundle.identity
+    assert load_bundle(bundle_copy, TRUSTED).identity == bundle.identity
 
     path = bundle_copy / "configs/metadata.json"
     metadata = json.loads(path.read_text())
     metadata["imaging_node"]["outputs"][0]["operating_point"]["probability"] = 0.99
     path.write_text(json.dumps(metadata))
     sign_again(bundle_copy)
-    assert load_bundle(bundle_copy).identity.digest != bundle.identity.digest
+    assert load_bundle(bundle_copy, TRUSTED).identity.digest != bundle.identity.digest
 
 
 def test_the_shipped_bundle_is_small_and_for_children_with_frontal_films(bundle: Bundle) -> None:
@@ -189,5 +205,47 @@ def test_monai_reads_the_bundle_and_builds_its_networks(bundle: Bundle) -> None:
 def test_a_file_name_with_a_line_break_still_gives_one_line(bundle_copy: Path) -> None:
     shutil.copy(bundle_copy / CARD, bundle_copy / "two\nlines")
     with pytest.raises(BundleError) as refusal:
-        load_bundle(bundle_copy)
+        load_bundle(bundle_copy, TRUSTED)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [(2, "imaging_node.schema is 2"), (None, "imaging_node.schema is None")],
+)
+def test_another_version_of_the_declaration_is_refused(
+    bundle_copy: Path, schema: object, complaint: str
+) -> None:
+    change_metadata(bundle_copy, lambda declared: declared.update(schema=schema))
+    with pytest.raises(BundleError, match=complaint):
+        load_bundle(bundle_copy, TRUSTED)
+
+
+def test_a_folder_may_name_the_version_but_no_other_one(bundle_copy: Path) -> None:
+    right = bundle_copy.with_name("chest_xray_pneumonia@0.1.0")
+    bundle_copy.rename(right)
+    assert load_bundle(right).identity.version == "0.1.0"
+    wrong = right.rename(right.with_name("chest_xray_pneumonia@0.2.0"))
+    with pytest.raises(
+        BundleError, match=r"its id is 'chest_xray_pneumonia', its version '0\.1\.0'"
+    ):
+        load_bundle(wrong)
+
+
+def test_a_member_may_not_be_a_file_that_nobody_looked_into(bundle_copy: Path) -> None:
+    (bundle_copy / "models/cnn.onnx").rename(bundle_copy / "models/cnn.data")
+    change_metadata(
+        bundle_copy, lambda declared: declared["members"][0].update(file="models/cnn.data")
+    )
+    with pytest.raises(BundleError, match=r"models/cnn\.data: is no \.onnx file"):
+        load_bundle(bundle_copy, TRUSTED)
+
+
+def test_a_bundle_without_the_key_is_no_bundle_of_this_node(bundle_copy: Path) -> None:
+    path = bundle_copy / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["imaging_node"]
+    path.write_text(json.dumps(metadata))
+    sign_again(bundle_copy)
+    with pytest.raises(BundleError, match="has no key imaging_node"):
+        load_bundle(bundle_copy, TRUSTED)

@@ -15,9 +15,9 @@ from imaging_node.inference.execution import Execution
 from imaging_node.inference.golden import synthetic_thorax, verify_golden
 from imaging_node.inference.opening import open_model
 from imaging_node.inference.runtime import Sessions
+from tests.signing import TRUSTED, sign_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -42,7 +42,6 @@ def test_golden_inputs_are_ours_and_can_be_made_again(bundle: Bundle) -> None:
 )
 def test_another_answer_refuses_the_bundle_and_names_the_case(
     bundle_copy: Path,
-    sign_again: Callable[[Path], None],
     key: str,
     value: object,
 ) -> None:
@@ -53,20 +52,18 @@ def test_another_answer_refuses_the_bundle_and_names_the_case(
     path.write_text(json.dumps(metadata))
     sign_again(bundle_copy)
     with pytest.raises(BundleError) as refusal:
-        open_model(load_bundle(bundle_copy), Execution(), "auto")
+        open_model(load_bundle(bundle_copy, TRUSTED), Execution(), "auto")
     assert f"bundle {bundle_copy.name}: {case['input']}: golden case failed" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_maps_that_do_not_add_up_to_their_scores_refuse_the_bundle(
-    bundle_copy: Path, sign_again: Callable[[Path], None]
-) -> None:
+def test_maps_that_do_not_add_up_to_their_scores_refuse_the_bundle(bundle_copy: Path) -> None:
     path = bundle_copy / "configs/metadata.json"
     metadata = json.loads(path.read_text())
     metadata["imaging_node"]["members"][1]["biases"] = [5.0]
     path.write_text(json.dumps(metadata))
     sign_again(bundle_copy)
-    damaged = load_bundle(bundle_copy)
+    damaged = load_bundle(bundle_copy, TRUSTED)
     with pytest.raises(BundleError, match="vit completeness"):
         verify_golden(damaged, Sessions(damaged, Execution()))
 
@@ -108,11 +105,9 @@ def test_each_set_of_sessions_answers_the_cases_in_both_orders(bundle: Bundle) -
     assert model.batches == [1] * cases + [cases] * 4
 
 
-def test_swapped_networks_refuse_the_bundle(
-    bundle_copy: Path, sign_again: Callable[[Path], None]
-) -> None:
+def test_swapped_networks_refuse_the_bundle(bundle_copy: Path) -> None:
     shutil.copy(bundle_copy / "models/vit.onnx", bundle_copy / "models/cnn.onnx")
     sign_again(bundle_copy)
-    damaged = load_bundle(bundle_copy)
+    damaged = load_bundle(bundle_copy, TRUSTED)
     with pytest.raises(BundleError, match="golden case failed"):
         verify_golden(damaged, Sessions(damaged, Execution()))

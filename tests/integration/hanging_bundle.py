@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from imaging_node.inference.bundle import default_bundle_directory
 from tests.integration.films import picture
+from tests.signing import sign_again
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,10 +33,7 @@ def plant_hanging_bundle(zoo: Path) -> None:
     model = onnx.load(path)
     _loop_behind_logits(model.graph)
     onnx.save(model, path)
-    manifest = directory / "manifest.json"
-    signed = json.loads(manifest.read_text())
-    signed["files"]["models/cnn.onnx"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(signed))
+    sign_again(directory)
 
 
 def picture_that_hangs() -> FloatImage:

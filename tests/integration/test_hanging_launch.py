@@ -22,6 +22,7 @@ from imaging_node.telemetry import Event
 from tests.integration.answers import listing
 from tests.integration.conftest import wait_until
 from tests.integration.films import CLEAR, film, send, study_uid
+from tests.signing import write_test_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,7 @@ def test_a_hanging_launch_ends_its_process_and_only_its_study_is_given_up(tmp_pa
     changes = {
         "study": {"quiet_period_s": 0.5},
         "model_directory": str(zoo),
+        "model_keys": [str(write_test_key(tmp_path))],
         "scoring": {"launch_limit_s": 2},
     }
     with LocalNode(tmp_path, changes) as node:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from imaging_node.store.answers import finish_study
 from imaging_node.store.claims import claim_study
 from imaging_node.store.database import open_database
+from imaging_node.store.model_states import record_changes
 from imaging_node.store.owed_reports import note_wanted
 from imaging_node.store.quarantine import add_to_quarantine
 from imaging_node.store.schema import commitment_items, commitment_requests
+from imaging_node.store.shadow_results import record_shadow_results
 from tests.store.arriving import NOON, QUIET, arriving, note
+from tests.store.model_records import model_change, model_row, shadow_result
 from tests.store.test_studies import DUE, LEASE, done
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ def fill(location: Path) -> None:
         wanted=[("1.2.840.10008.5.1.4.1.1.1.1", "1.2.3.1")],
         now=NOON,
     )
+    record_changes(database, [model_change()], [model_row()], revision=0)
+    record_shadow_results(database, [shadow_result()])
     database.close()
 
 

@@ -30,6 +30,12 @@ EVENTS = [
     ),
     (event(outcome=8, reason="unknown caller", **PEER), "110113", "110126", ["110150"]),
     (event(alert=AlertKind.RECORDING_STOPPED, count=3), "110113", "110133", ["110150"]),
+    (
+        event(alert=AlertKind.SOFTWARE_CONFIGURATION, user="operator", reason="model promoted"),
+        "110113",
+        "110131",
+        ["110150"],
+    ),
     (event(AuditKind.USER_AUTHENTICATION, **PEER), "110114", "110122", ["110150"]),
 ]
 
@@ -94,6 +100,14 @@ def test_a_raw_uid_cannot_stand_where_a_token_belongs() -> None:
 def test_an_impossible_event_cannot_be_built(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         event(**wrong)
+
+
+def test_a_change_of_models_names_the_user_who_asked_for_it() -> None:
+    said = event(alert=AlertKind.SOFTWARE_CONFIGURATION, user="op\nerator" + "x" * 99)
+
+    node, user = valid(audit_xml(said, SOURCE)).findall("ActiveParticipant")
+    assert (node.get("UserIsRequestor"), user.get("UserIsRequestor")) == ("false", "true")
+    assert user.get("UserID") == "op erator" + "x" * 55
 
 
 def test_a_folded_message_says_how_many_it_stands_for() -> None:

@@ -13,7 +13,7 @@ from imaging_node.domain.errors import StorageError
 from imaging_node.domain.lifecycle import StudyState
 from imaging_node.store.answers import previous_answers, series_started_at
 from imaging_node.store.arrivals import Arrival, read_study
-from imaging_node.store.checksums import checked_tables, damaged_row_ids
+from imaging_node.store.checksums import checked_tables, damaged_row_ids, register
 from imaging_node.store.claims import claim_study
 from imaging_node.store.database import open_database
 from imaging_node.store.deliveries import claim_deliveries
@@ -23,16 +23,15 @@ from tests.store.arriving import NOON, arriving, note
 if TYPE_CHECKING:
     from imaging_node.store.spool import Spool
 
-VERSION_1 = (Path(__file__).parent / "schema_1.sql").read_text()
 
-
-@pytest.fixture
-def location(tmp_path: Path) -> Path:
-    """A database as the first version of the node left it."""
+@pytest.fixture(params=["schema_1.sql", "schema_2.sql"])
+def location(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A database as an earlier version of the node left it."""
     path = tmp_path / "node.sqlite"
+    written = Path(__file__).parent / request.param
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(VERSION_1)
+        connection.executescript(written.read_text())
     connection.close()
     return path
 
@@ -44,7 +43,9 @@ def schema_of(location: Path) -> list[tuple[str, str]]:
     return found
 
 
-def test_a_database_of_version_1_goes_on_with_all_its_work(location: Path, spool: Spool) -> None:
+def test_a_database_of_an_earlier_version_goes_on_with_all_its_work(
+    location: Path, spool: Spool
+) -> None:
     database = open_database(f"sqlite:///{location}")
 
     studies = list_studies(database, now=NOON)
@@ -78,6 +79,7 @@ def test_a_migrated_database_has_the_tables_of_a_new_one(location: Path, tmp_pat
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(location: Path) -> None:
     with sqlite3.connect(location) as connection:
+        register(connection)  # for the triggers of version 2
         connection.execute("UPDATE deliveries SET sop_instance_uid = '2.25.404'")
     connection.close()
     before = schema_of(location)
