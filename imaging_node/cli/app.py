@@ -13,6 +13,7 @@ from imaging_node.cli import (
     demo,
     diagnosis,
     explain,
+    foreign,
     listings,
     models,
     roles,
@@ -70,5 +71,6 @@ app.add_typer(listings.deliveries, name="deliveries")
 app.command()(listings.worklist)
 app.command()(explain.explain)
 app.add_typer(models.models, name="models")
+app.add_typer(foreign.foreign, name="foreign")
 app.add_typer(settings.config, name="config")
 app.command()(diagnosis.doctor)

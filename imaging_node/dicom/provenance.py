@@ -160,7 +160,7 @@ def encode_result(
         elements: Encoded elements by tag, all but identity and Contributing Equipment.
         source: Image that gives identity and acquisition equipment.
         result: Answer that the object tells.
-        samples: Pixel Data of 8 bits, empty for an object without.
+        samples: Pixel Data of 8 bits or packed single bits, empty for an object without.
     """
     is_report = name.kind is not ObjectKind.CAPTURE
     equipment = _contributing_equipment(source, result, made_with_highdicom=is_report)

@@ -111,6 +111,8 @@ def build_segmentation(
     )
     _name_dimensions(made, name.sop_instance_uid)
     _measure_each_frame(made, sources)
+    bits = bytes(made.PixelData)
+    del made.PixelData
     own = result_elements(name, first, result, context, instance_number=1 + context.revision)
     elements = {
         **encoded_elements(made),
@@ -119,7 +121,7 @@ def build_segmentation(
     }
     # The library writes what our own list says better, or what is the source's to say.
     elements.pop(tag_for_keyword("SpecificCharacterSet") or 0, None)
-    return encode_result(name, elements, first, result)
+    return encode_result(name, elements, first, result, samples=bits)
 
 
 def _describing(source: SourceHeader) -> Dataset:

@@ -103,8 +103,9 @@ class Pipeline:
         if not isinstance(prediction, torch.Tensor):
             raise OutputError(f"the network answers with {type(prediction).__name__}")
         self.step = "postprocessing"
+        plain = prediction.as_tensor() if isinstance(prediction, MetaTensor) else prediction
         prediction = MetaTensor(
-            prediction.as_tensor()[0] if isinstance(prediction, MetaTensor) else prediction[0],
+            plain[0],
             meta=dict(image.meta) if isinstance(image, MetaTensor) else None,
         )
         done = postprocessing({**data, _PREDICTION: prediction})[_PREDICTION]
@@ -197,7 +198,7 @@ class Pipeline:
         if not is_same:
             resample = SpatialResample(mode="nearest", padding_mode="zeros")
             done = resample(done, dst_affine=given.affine, spatial_size=shape)
-        array: npt.NDArray[np.generic] = done.as_tensor().numpy()
+        array: npt.NDArray[np.generic] = torch.as_tensor(done).numpy()
         return array
 
     def _fill(self, answer: npt.NDArray[np.generic], masks: npt.NDArray[np.uint8]) -> None:

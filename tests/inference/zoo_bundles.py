@@ -151,7 +151,7 @@ def spleen_like(folder: Path) -> Path:
         "norm": "batch",
     }
     torch.manual_seed(5)
-    net = UNet(**{name: value for name, value in network.items() if name != "_target_"})
+    net = UNet(3, 1, 2, channels=(4, 8, 16), strides=(2, 2), num_res_units=1, norm="batch")
     _write(
         folder,
         metadata(
