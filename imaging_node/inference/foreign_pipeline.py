@@ -102,6 +102,10 @@ class Pipeline:
             prediction = prediction[0]  # deep supervision: the first is the answer
         if not isinstance(prediction, torch.Tensor):
             raise OutputError(f"the network answers with {type(prediction).__name__}")
+        is_segmentation = self._declaration.task is ForeignTask.SEGMENTATION
+        if is_segmentation and prediction.shape[2:] != batch.shape[2:]:
+            # It would be laid over the image by the image's own affine, in the wrong place.
+            raise OutputError("the network answers on another grid than it was given")
         self.step = "postprocessing"
         plain = prediction.as_tensor() if isinstance(prediction, MetaTensor) else prediction
         prediction = MetaTensor(
