@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING
 
 from imaging_node.dicom.foreign_report import build_foreign_report
 from imaging_node.dicom.segmentation import build_segmentation, segment_numbers
+from imaging_node.flow.answering import BuiltAnswer, result_context
 
 if TYPE_CHECKING:
-    from imaging_node.domain.result_object import ResultContext, ResultObject
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from imaging_node.domain.result_object import NodeIdentity, ResultContext, ResultObject
+    from imaging_node.domain.study import Study
     from imaging_node.flow.foreign_analysis import ForeignAnswer
+    from imaging_node.store.database import Database
 
 
 def foreign_objects(answer: ForeignAnswer, context: ResultContext) -> tuple[ResultObject, ...]:
@@ -33,3 +39,29 @@ def foreign_objects(answer: ForeignAnswer, context: ResultContext) -> tuple[Resu
         segmentation=segmentation,
     )
     return (segmentation, report) if segmentation else (report,)
+
+
+def build_foreign_answer(
+    answer: ForeignAnswer,
+    study: Study,
+    database: Database,
+    node: NodeIdentity,
+    *,
+    clock: Callable[[], datetime],
+) -> BuiltAnswer:
+    """What `flow.answering.build_answer` is for the node's own models.
+
+    Raises:
+        IdentityHeldError: The source's identity must be settled by an administrator first.
+    """
+    starts: dict[str, datetime] = {}
+    context = result_context(
+        study,
+        answer.result.model.name,
+        answer.model.settings_digest,
+        database,
+        node,
+        starts=starts,
+        clock=clock,
+    )
+    return BuiltAnswer(objects=foreign_objects(answer, context), series_started_at=starts)

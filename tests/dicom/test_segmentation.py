@@ -170,8 +170,10 @@ def test_the_report_measures_each_segment_and_tracks_it_by_the_segments_own_uid(
     assert len(groups) == len(described) == 2
     for group, segment, voxels in zip(groups, described, (10, 2), strict=True):
         reference = group.referenced_segment
+        assert reference is not None
+        assert group.finding_type is not None
         assert reference.referenced_sop_instance_uid == segmentation.sop_instance_uid
-        assert list(reference.referenced_segment_numbers) == [segment.SegmentNumber]
+        assert reference.referenced_segment_numbers == [segment.SegmentNumber]
         assert group.tracking_uid == segment.TrackingUID
         (volume,) = group.get_measurements()
         assert (volume.name.value, volume.unit.value) == ("118565006", "mm3")

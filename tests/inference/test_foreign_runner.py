@@ -68,12 +68,11 @@ REFUSED = """
 """
 
 
-def _bundle(tmp_path: Path, body: str, **changes: object) -> ForeignBundle:
+def _bundle(tmp_path: Path, body: str, changes: dict[str, object] | None = None) -> ForeignBundle:
     source = threshold(
         tmp_path / "evil",
         scripts={"evil.py": INFERER.format(body=body)},
-        inferer={"_target_": "scripts.evil.Inferer"},
-        **changes,
+        changes={"inferer": {"_target_": "scripts.evil.Inferer"}, **(changes or {})},
     )
     trust_code = read_foreign_files(source).trust_hash
     return install_foreign(source, tmp_path / "zoo", trust_code=trust_code).bundle
@@ -101,7 +100,8 @@ def _failure(bundle: ForeignBundle, limits: ForeignLimits = LIMITS) -> tuple[str
 
 
 def _has_landlock() -> bool:
-    return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 1
+    version: int = ctypes.CDLL(None).syscall(444, None, 0, 1)
+    return version >= 1
 
 
 def test_the_same_inferer_without_mischief_answers(tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def test_network_processes_and_files_are_out_of_reach(tmp_path: Path) -> None:
 def test_what_is_no_answer_never_becomes_one(
     body: str, reason: NotAnalysedReason, tmp_path: Path
 ) -> None:
-    keep = {"_target_": "Compose", "transforms": []}
-    changes = {"postprocessing": keep} if "repeat" in body else {}
-    assert _failure(_bundle(tmp_path, body, **changes))[0] == reason.name
+    keep: dict[str, object] = {"_target_": "Compose", "transforms": []}
+    changes: dict[str, object] = {"postprocessing": keep} if "repeat" in body else {}
+    assert _failure(_bundle(tmp_path, body, changes))[0] == reason.name
 
 
 def test_a_bundle_that_sleeps_or_spins_for_ever_is_given_up(tmp_path: Path) -> None:

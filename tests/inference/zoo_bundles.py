@@ -171,7 +171,7 @@ def threshold(
     labels: Mapping[str, str] | None = None,
     is_yaml: bool = False,
     scripts: Mapping[str, str] | None = None,
-    **changes: object,
+    changes: Mapping[str, object] | None = None,
 ) -> Path:
     """A 3D segmentation of CT whose answer is known: a 1x1x1 convolution labels HU above a number.
 
@@ -186,7 +186,7 @@ def threshold(
             {"_target_": "EnsureTyped", "keys": "image"},
         ],
     }
-    config = segmentation_config(network, **{"preprocessing": preprocessing, **changes})
+    config = segmentation_config(network, **{"preprocessing": preprocessing, **(changes or {})})
     labels = labels or {"0": "background", "1": "dense"}
     _write(
         folder,
