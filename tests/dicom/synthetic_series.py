@@ -51,7 +51,8 @@ class Geometry:
         """Position of the first pixel of each slice."""
         gaps = self.gaps or [1.0] * (slices - 1)
         at = np.concatenate([[0.0], np.cumsum(gaps)])
-        return np.asarray(self.origin_mm) + at[:, None] * np.asarray(self.step_mm)
+        steps: npt.NDArray[np.float64] = at[:, None] * np.asarray(self.step_mm, np.float64)
+        return steps + np.asarray(self.origin_mm, np.float64)
 
 
 OBLIQUE = Geometry(
