@@ -13,6 +13,7 @@ from imaging_node.cli import (
     demo,
     diagnosis,
     explain,
+    foreign,
     listings,
     model_changes,
     model_comparison,
@@ -80,5 +81,6 @@ models.models.command()(model_changes.remove)
 models.models.command()(model_comparison.compare)
 app.add_typer(models.models, name="models")
 app.add_typer(watch.watch, name="watch")
+app.add_typer(foreign.foreign, name="foreign")
 app.add_typer(settings.config, name="config")
 app.command()(diagnosis.doctor)

@@ -29,6 +29,7 @@ _FLOAT_BYTES: Final = 4
 _LONGEST_SIDE: Final = 65535  # Rows and Columns are US: PS3.3 C.7.6.3
 _LONGEST_DETAIL: Final = 200
 _LARGEST_ASPECT: Final = 10.0
+_LARGEST_VALUE: Final = 2.0**40  # far beyond what 32 bits and any sane slope make
 _SPARE_MEMORIES: Final = 2
 _MOST_LENT: Final = 8
 """Images of one decoder that may be looked at in its memories; each takes two descriptors."""
@@ -52,10 +53,12 @@ class Request:
         path: The file.
         frame: Number of the frame to decode, from 1; None for a file with one.
         counts: Only say how many frames there are.
+        is_presented: False for modality values instead of P-Values.
     """
 
     path: Path
     frame: int | None = None
+    is_presented: bool = True
     counts: bool = False
 
 
@@ -117,7 +120,8 @@ class Decoder:
         self._lent.add(memory)
         pixels = memory.image(rows, columns, release=self._keep)
         is_sound = isinstance(aspect, float) and 0 < aspect <= _LARGEST_ASPECT
-        if not is_sound or not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails
+        low, high = (0, 1) if request.is_presented else (-_LARGEST_VALUE, _LARGEST_VALUE)
+        if not is_sound or not (pixels.min() >= low and pixels.max() <= high):  # NaN fails
             raise DecoderEndedError
         assert isinstance(aspect, float)
         # A series that is held as a whole must not take the node's last descriptor.
@@ -151,6 +155,7 @@ class Decoder:
             "path": str(request.path.absolute()),
             "frame": request.frame,
             "counts": request.counts,
+            "is_presented": request.is_presented,
             "cpu_s": max(0.0, deadline - time.monotonic()),
         }
         try:

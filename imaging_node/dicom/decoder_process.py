@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from setproctitle import setproctitle
 
-from imaging_node.dicom import confinement, shared_pixels
+from imaging_node import confinement
+from imaging_node.dicom import shared_pixels
 from imaging_node.dicom.codec_output import CodecOutput
 from imaging_node.dicom.image_decoding import count_frames, decode_file
 from imaging_node.dicom.spooled_file import UnreadableFileError
@@ -107,7 +108,13 @@ def _answer(
     try:
         if request["counts"]:
             return {"frames": count_frames(path, budget=budget)}
-        _, aspect = decode_file(path, frame=request["frame"], budget=budget, place=place)
+        _, aspect = decode_file(
+            path,
+            frame=request["frame"],
+            is_presented=request["is_presented"],
+            budget=budget,
+            place=place,
+        )
     except NotAnalysedError as error:
         return {"reason": error.reason.name, "detail": str(error)}
     except UnreadableFileError:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeVar
 
+    from imaging_node.domain.finding import FloatImage
+
     Answer = TypeVar("Answer")
 
 FIRST_TRY: Final = 0.75
@@ -91,6 +93,15 @@ class DecodingPool:
         return DecodedImage(
             sop_instance_uid=sop_instance_uid, p_values=pixels, row_to_column_spacing=aspect
         )
+
+    def modality_values(self, path: Path) -> FloatImage:
+        """Values of a file's only frame after Modality LUT or rescale: HU for CT.
+
+        Raises:
+            NotAnalysedError, IntegrityError, TemporaryError: As `decode`.
+        """
+        pixels, _ = self._ask(Request(path=path, is_presented=False), Decoder.decode)
+        return pixels
 
     def count_frames(self, path: Path) -> int:
         """How many frames the file at `path` says it holds; `decode` may still refuse them.

@@ -128,7 +128,8 @@ def encode_file(
     Args:
         elements: Encoded elements of the dataset by tag.
         sop_class_uid, sop_instance_uid: Of the dataset.
-        samples: Pixel Data of 8 bits, which no element has a higher tag than; copied once.
+        samples: Pixel Data of 8 bits or packed single bits (PS3.5 8.1.1), which no element has a
+            higher tag than; copied once.
     """
     meta = b"".join(
         RawElement(tag, vr, value).encoded()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from setproctitle import setproctitle
 
+from imaging_node.confinement import end_with, leave_network
 from imaging_node.dicom.codecs import choose_codecs
-from imaging_node.dicom.confinement import end_with, leave_network
 from imaging_node.dicom.decoder_process import serve
 from imaging_node.dicom.decoding_budget import DecodingBudget
 

@@ -83,3 +83,8 @@ def instance_uid(
         finding=finding,
         revision=context.revision,
     )
+
+
+def dimension_organization_uid(sop_instance_uid: str) -> str:
+    """Dimension Organization UID of one segmentation (PS3.3 C.7.6.17)."""
+    return _derived_uid("dimensions", instance=sop_instance_uid)

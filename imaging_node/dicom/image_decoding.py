@@ -20,7 +20,13 @@ from imaging_node.dicom.decoding_budget import DecodingBudget
 from imaging_node.dicom.encoding import PARSE_ERRORS
 from imaging_node.dicom.frame_groups import frame_header
 from imaging_node.dicom.image_file import UNDEFINED_LENGTH, ImageFile, open_image
-from imaging_node.dicom.pixels import StoredImage, pixel_aspect, read_transform, to_p_values
+from imaging_node.dicom.pixels import (
+    StoredImage,
+    pixel_aspect,
+    read_transform,
+    to_p_values,
+    without_presentation,
+)
 from imaging_node.dicom.spooled_file import UnreadableFileError, is_unreadable
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
@@ -51,6 +57,7 @@ def decode_file(
     path: Path,
     *,
     frame: int | None = None,
+    is_presented: bool = True,
     budget: DecodingBudget = _DEFAULT_BUDGET,
     place: Callable[[int, int], FloatImage] | None = None,
 ) -> tuple[FloatImage, float]:
@@ -59,6 +66,7 @@ def decode_file(
     Args:
         path: A Part 10 file.
         frame: Number of the frame, from 1; None: the file must hold no more than one.
+        is_presented: False: modality values (HU for CT) instead of P-Values.
         budget: What the file may claim.
         place: Where the pixels go, see `to_p_values`.
 
@@ -74,6 +82,8 @@ def decode_file(
             index = (frame or 1) - 1
             header = image.header if frame is None else frame_header(image.header, index)
             transform = read_transform(header)
+            if not is_presented:
+                transform = without_presentation(transform)
             stored, used_bits = _stored_frame(image, index, frames)
             pixels = to_p_values(stored, transform, used_bits=used_bits, place=place)
             return pixels, pixel_aspect(header)

@@ -6,7 +6,7 @@ occur: exact, and faster than transforming each pixel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -70,12 +70,21 @@ class Window:
         return np.clip(linear, 0.0, 1.0)
 
 
+class Unscaled:
+    """No VOI at all: modality values stay as they are."""
+
+    def apply(self, values: Values) -> Values:
+        """The values themselves."""
+        return values
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrayscaleTransform:
     """What a header says about the meaning of stored values.
 
     Attributes:
-        voi: First window, else VOI LUT scaled to [0, 1]; None means percentiles.
+        voi: First window, else VOI LUT scaled to [0, 1]; None means percentiles; `Unscaled`
+            ends with modality values.
         padding: Lowest and highest stored value that is no image, None if there is none.
         is_inverted: MONOCHROME1: the lowest value is white.
     """
@@ -83,7 +92,7 @@ class GrayscaleTransform:
     modality_lut: LookupTable | None
     slope: float
     intercept: float
-    voi: Window | LookupTable | None
+    voi: Window | LookupTable | Unscaled | None
     padding: tuple[float, float] | None
     is_inverted: bool
 
@@ -117,6 +126,11 @@ def read_transform(dataset: Dataset) -> GrayscaleTransform:
     )
 
 
+def without_presentation(transform: GrayscaleTransform) -> GrayscaleTransform:
+    """The Modality LUT or rescale alone: HU for CT, padding included as it is stored."""
+    return replace(transform, voi=Unscaled(), padding=None, is_inverted=False)
+
+
 def to_p_values(
     stored: StoredImage,
     transform: GrayscaleTransform,
@@ -136,7 +150,7 @@ def to_p_values(
 
     Returns:
         float32 in [0, 1], 1 is white, shape (rows, columns); padding is 0. A constant image
-        without a window is all 0.
+        without a window is all 0. Of a transform `without_presentation`: modality values.
 
     Raises:
         NotAnalysedError: Zero-size image, several planes, or values that are not finite.

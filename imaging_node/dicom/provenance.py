@@ -18,19 +18,16 @@ from imaging_node.dicom.identity import (
     series_uid,
 )
 from imaging_node.dicom.source_attributes import EQUIPMENT_KEYWORDS
-from imaging_node.dicom.terminology import (
-    LOCAL_SCHEME,
-    LOCAL_SCHEME_NAME,
-    LOCAL_SCHEME_ORGANISATION,
-)
+from imaging_node.dicom.terminology import LOCAL_SCHEME_NAME, LOCAL_SCHEME_ORGANISATION
+from imaging_node.domain.coded_term import LOCAL_SCHEME
 from imaging_node.domain.result_object import ObjectKind, ResultObject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imaging_node.dicom.source import SourceHeader
-    from imaging_node.domain.finding import ModelIdentity, StudyResult
-    from imaging_node.domain.result_object import ResultContext
+    from imaging_node.domain.finding import ModelIdentity
+    from imaging_node.domain.result_object import Answer, ResultContext
 
 DISCLAIMER: Final = (
     "Output of an investigational algorithm. Not verified by a physician. Not for primary"
@@ -44,6 +41,7 @@ _SERIES_TITLES: Final = {
     ObjectKind.NOT_ANALYSED: "AI: NOT ANALYSED",
     ObjectKind.REPORT: "AI findings",
     ObjectKind.CAPTURE: "AI saliency",
+    ObjectKind.SEGMENTATION: "AI segmentation",
 }
 
 
@@ -65,7 +63,7 @@ class ResultName:
 
 def result_name(
     source: SourceHeader,
-    result: StudyResult,
+    result: Answer,
     context: ResultContext,
     *,
     kind: ObjectKind,
@@ -80,7 +78,7 @@ def result_name(
         context: Source instances, settings digest and revision.
         kind: Decides the series.
         sop_class_uid: Class of the object.
-        label: Finding that a capture shows; "" for a report.
+        label: Finding that a capture shows; "" for another object.
     """
     study = source.study_instance_uid
     return ResultName(
@@ -101,7 +99,7 @@ def result_name(
 def result_elements(
     name: ResultName,
     source: SourceHeader,
-    result: StudyResult,
+    result: Answer,
     context: ResultContext,
     *,
     instance_number: int,
@@ -151,7 +149,7 @@ def encode_result(
     name: ResultName,
     elements: Mapping[int, bytes],
     source: SourceHeader,
-    result: StudyResult,
+    result: Answer,
     *,
     samples: bytes | memoryview = b"",
 ) -> ResultObject:
@@ -162,7 +160,7 @@ def encode_result(
         elements: Encoded elements by tag, all but identity and Contributing Equipment.
         source: Image that gives identity and acquisition equipment.
         result: Answer that the object tells.
-        samples: Pixel Data of 8 bits, empty for an object without.
+        samples: Pixel Data of 8 bits or packed single bits, empty for an object without.
     """
     is_report = name.kind is not ObjectKind.CAPTURE
     equipment = _contributing_equipment(source, result, made_with_highdicom=is_report)
@@ -185,7 +183,7 @@ def encode_result(
 
 
 def _contributing_equipment(
-    source: SourceHeader, result: StudyResult, *, made_with_highdicom: bool
+    source: SourceHeader, result: Answer, *, made_with_highdicom: bool
 ) -> list[bytes]:
     """Items for the modality, the algorithm and the library (PS3.3 C.12.1, CID 7005)."""
     items = []
@@ -220,7 +218,7 @@ def _purpose(value: str, meaning: str) -> RawElement:
     return sequence("PurposeOfReferenceCodeSequence", code_body(Code(value, "DCM", meaning)))
 
 
-def _algorithm(source: SourceHeader, result: StudyResult, model: ModelIdentity) -> list[RawElement]:
+def _algorithm(source: SourceHeader, result: Answer, model: ModelIdentity) -> list[RawElement]:
     started_at = source.local_time(result.started_at).strftime("%Y%m%d%H%M%S%z")
     return [
         _purpose("109102", "Processing Equipment"),

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
     from imaging_node.dicom.source import SourceHeader
     from imaging_node.domain.finding import StudyResult
-    from imaging_node.domain.result_object import ReportReference, ResultContext, ResultObject
+    from imaging_node.domain.result_object import (
+        Answer,
+        ReportReference,
+        ResultContext,
+        ResultObject,
+    )
 
 _COMPLETION: Final = {
     AnalysisStatus.COMPLETE: "All requested findings evaluated",
@@ -55,7 +60,7 @@ def built_content(
 def build_report(
     *,
     sources: Sequence[SourceHeader],
-    result: StudyResult,
+    result: Answer,
     context: ResultContext,
     captures: Sequence[ResultObject],
     content: Callable[..., dict[int, bytes]] = built_content,
@@ -67,7 +72,7 @@ def build_report(
             for; at least one. The first gives patient and study.
         result: The answer.
         context: Revision, predecessor, node and series start.
-        captures: Pictures that the report links to.
+        captures: Pictures or the segmentation that the report links to.
         content: Makes the tree from the other four, in this order.
 
     Returns:

@@ -34,11 +34,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydicom.dataset import Dataset
+
+    Group = (
+        sr.MeasurementsAndQualitativeEvaluations
+        | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    )
     from pydicom.sr.coding import Code
 
     from imaging_node.dicom.source import SourceHeader
     from imaging_node.domain.finding import FindingScore, StudyResult
-    from imaging_node.domain.result_object import NodeIdentity, ResultContext, ResultObject
+    from imaging_node.domain.result_object import (
+        Answer,
+        NodeIdentity,
+        ResultContext,
+        ResultObject,
+    )
 
 
 def report_content(
@@ -64,20 +74,20 @@ def report_content(
         picture = pictures.get(score.label)
         groups.append(_finding_group(score, seen_by(score, sources), result, context, picture))
     report = sr.MeasurementReport(
-        observation_context=_observer(context.node),
-        procedure_reported=_concept(procedure_reported(sources[0])),
+        observation_context=observation_context(context.node),
+        procedure_reported=coded_concept(procedure_reported(sources[0])),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
-            _concept(LANGUAGE)
+            coded_concept(LANGUAGE)
         ),
-        referenced_images=_describable(sources),
+        referenced_images=describable_images(sources),
     )
     root: Dataset = report[0]
     return root
 
 
-def _observer(node: NodeIdentity) -> sr.ObservationContext:
+def observation_context(node: NodeIdentity) -> sr.ObservationContext:
     """Device observer: the installation, not the weights (TID 1004)."""
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_observer_uid(node.ae_title),
@@ -105,12 +115,12 @@ def _status_group(
         for code in quality_findings(result)
     )
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(sources, STATUS_TOPIC, STATUS_TOPIC),
-        algorithm_id=_algorithm(result, context, ()),
+        tracking_identifier=tracking_identifier(sources, STATUS_TOPIC, STATUS_TOPIC),
+        algorithm_id=algorithm_identification(result, context, ()),
         qualitative_evaluations=evaluations,
-        source_images=_source_images(sources),
+        source_images=source_images(sources),
     )
-    _add_comment(group, status_comment(result))
+    add_comment(group, status_comment(result))
     return group
 
 
@@ -123,18 +133,18 @@ def _finding_group(
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     coded = term(score.label)
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(images, score.label, coded.concept.meaning),
+        tracking_identifier=tracking_identifier(images, score.label, coded.concept.meaning),
         # Viewers list (121071, DCM, "Finding") as something found: never for an absent one.
         finding_type=coded.concept if score.is_present else None,
         finding_sites=[sr.FindingSite(coded.site)],
-        algorithm_id=_algorithm(result, context, thresholds(score)),
+        algorithm_id=algorithm_identification(result, context, thresholds(score)),
         measurements=_measurements(score),
         qualitative_evaluations=[sr.QualitativeEvaluation(coded.concept, PRESENCE[score.presence])],
-        source_images=_source_images(images),
+        source_images=source_images(images),
     )
     comment = finding_comment(score)
     if comment:
-        _add_comment(group, comment)
+        add_comment(group, comment)
     if picture is not None:
         group[0].ContentSequence.append(
             sr.ImageContentItem(
@@ -163,8 +173,8 @@ def _measurements(score: FindingScore) -> list[sr.Measurement]:
     return measurements
 
 
-def _algorithm(
-    result: StudyResult, context: ResultContext, parameters: Sequence[str]
+def algorithm_identification(
+    result: Answer, context: ResultContext, parameters: Sequence[str]
 ) -> sr.AlgorithmIdentification:
     """TID 4019 without family, which readers list as if it were a qualitative evaluation."""
     return sr.AlgorithmIdentification(
@@ -175,22 +185,25 @@ def _algorithm(
     )
 
 
-def _tracking(
+def tracking_identifier(
     sources: Sequence[SourceHeader], topic: str, identifier: str
 ) -> sr.TrackingIdentifier:
+    """Tracking of one topic of the study, the same in every revision."""
     return sr.TrackingIdentifier(tracking_uid(sources[0].study_instance_uid, topic), identifier)
 
 
-def _source_images(
+def source_images(
     sources: Sequence[SourceHeader],
 ) -> list[sr.SourceImageForMeasurementGroup]:
+    """Source of Measurement of a group, one item an image."""
     return [
         sr.SourceImageForMeasurementGroup(source.sop_class_uid, source.sop_instance_uid)
         for source in sources
     ]
 
 
-def _add_comment(group: sr.MeasurementsAndQualitativeEvaluations, text: str) -> None:
+def add_comment(group: Group, text: str) -> None:
+    """Put `text` at the end of a measurement group, as (121106, DCM, "Comment")."""
     group[0].ContentSequence.append(
         sr.TextContentItem(
             name=codes.DCM.Comment,
@@ -200,11 +213,12 @@ def _add_comment(group: sr.MeasurementsAndQualitativeEvaluations, text: str) -> 
     )
 
 
-def _concept(code: Code) -> sr.CodedConcept:
+def coded_concept(code: Code) -> sr.CodedConcept:
+    """`code` as highdicom takes it."""
     return sr.CodedConcept(*code)
 
 
-def _describable(sources: Sequence[SourceHeader]) -> list[Dataset] | None:
+def describable_images(sources: Sequence[SourceHeader]) -> list[Dataset] | None:
     """Images whose descriptors (TID 1602) can be built; the library is optional."""
     images = []
     for source in sources:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from imaging_node.dicom.source import SourceHeader
     from imaging_node.domain.finding import FindingScore, StudyResult
-    from imaging_node.domain.result_object import ResultContext
+    from imaging_node.domain.result_object import Answer, ResultContext
 
 STATUS_TOPIC: Final = "Analysis status"
 """Tracking Identifier of the first group, which says whether there is an answer at all."""
@@ -107,7 +107,7 @@ def thresholds(score: FindingScore) -> tuple[str, str]:
     )
 
 
-def provenance_parameters(result: StudyResult, context: ResultContext) -> tuple[str, str]:
+def provenance_parameters(result: Answer, context: ResultContext) -> tuple[str, str]:
     """Algorithm parameters of every group: which weights and which settings answered."""
     return (
         ascii_text(f"weights={result.model.digest}", _UNLIMITED_TEXT),

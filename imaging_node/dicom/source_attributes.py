@@ -123,6 +123,7 @@ EQUIPMENT_KEYWORDS: Final = (
 """What names the device that acquired the image (Contributing Equipment)."""
 
 CLEAN_KEYWORDS: Final = (
+    "ImageType",
     "Modality",
     "BodyPartExamined",
     "TimezoneOffsetFromUTC",

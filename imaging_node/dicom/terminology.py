@@ -8,11 +8,9 @@ from typing import Final
 
 from pydicom.sr.coding import Code
 
+from imaging_node.domain.coded_term import LOCAL_SCHEME
 from imaging_node.domain.errors import BundleError
 from imaging_node.domain.finding import NotAnalysedReason, Presence
-
-LOCAL_SCHEME: Final = "99RADINFER"
-"""Designator of our own coding scheme: "99" and at most 16 characters (PS3.16 chapter 8)."""
 
 LOCAL_SCHEME_NAME: Final = "imaging-node local codes"
 LOCAL_SCHEME_ORGANISATION: Final = "imaging-node"
@@ -173,6 +171,7 @@ QUALITY_FINDING: Final = {
     NotAnalysedReason.COMPRESSION: _IMAGE_PROCESSING,
     NotAnalysedReason.UNFAMILIAR: _OTHER_FAILURE,
     NotAnalysedReason.QUALITY: _OTHER_FAILURE,
+    NotAnalysedReason.GEOMETRY: _OTHER_FAILURE,
     NotAnalysedReason.MODEL_OUTPUT: _SOFTWARE_FAILURE,
     NotAnalysedReason.SOFTWARE: _SOFTWARE_FAILURE,
 }

@@ -49,6 +49,7 @@ class NotAnalysedReason(StrEnum):
     COMPRESSION = "compressed with too much loss"
     UNFAMILIAR = "unlike the images that the model knows"
     QUALITY = "refused by a quality gate"
+    GEOMETRY = "slices that make no volume"
     MODEL_OUTPUT = "scores that are not numbers"
     SOFTWARE = "software failure"
 

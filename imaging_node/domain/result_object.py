@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from imaging_node.domain.finding import AnalysisStatus, ModelIdentity
 
 
 class ObjectKind(StrEnum):
@@ -14,11 +18,40 @@ class ObjectKind(StrEnum):
     NOT_ANALYSED = "not-analysed-report"
     REPORT = "report"
     CAPTURE = "capture"
+    SEGMENTATION = "segmentation"
 
     @property
     def series_number(self) -> int:
-        """Series Number: 9000 not analysed, 9001 report, 9002 capture."""
-        return 9000 + list(ObjectKind).index(self)
+        """Series Number: 9000 not analysed, 9001 report, 9002 capture, 9005 segmentation."""
+        return _SERIES_NUMBERS[self]
+
+
+# 9003 and 9004 are kept for parametric maps and presentation states.
+_SERIES_NUMBERS = {
+    ObjectKind.NOT_ANALYSED: 9000,
+    ObjectKind.REPORT: 9001,
+    ObjectKind.CAPTURE: 9002,
+    ObjectKind.SEGMENTATION: 9005,
+}
+
+
+class Answer(Protocol):
+    """What every result object needs to know of an answer, calibrated or not."""
+
+    @property
+    def model(self) -> ModelIdentity:
+        """Who answered."""
+        ...
+
+    @property
+    def status(self) -> AnalysisStatus:
+        """How much was evaluated."""
+        ...
+
+    @property
+    def started_at(self) -> datetime:
+        """Start of the analysis, timezone-aware."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

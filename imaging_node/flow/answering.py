@@ -58,22 +58,14 @@ def build_answer(
     """
     result = answer.result
     starts: dict[str, datetime] = {}
-
-    def started_at(series_instance_uid: str) -> datetime:
-        if series_instance_uid not in starts:
-            starts[series_instance_uid] = series_started_at(
-                database, series_instance_uid, now=clock()
-            )
-        return starts[series_instance_uid]
-
-    previous = previous_answers(database, study.study_instance_uid, result.model.name)
-    context = ResultContext(
-        node=node,
-        source_sop_instance_uids=tuple(each.sop_instance_uid for each in study.instances),
-        settings_digest=answer.model.settings_digest,
-        revision=len(previous),
-        predecessor=previous[-1] if previous else None,
-        series_started_at=started_at,
+    context = result_context(
+        study,
+        result.model.name,
+        answer.model.settings_digest,
+        database,
+        node,
+        starts=starts,
+        clock=clock,
     )
     sources = {each.sop_instance_uid: read_source(each.path) for each in answer.sources}
     captures = [
@@ -95,3 +87,37 @@ def build_answer(
         sources=list(sources.values()), result=result, context=context, captures=captures
     )
     return BuiltAnswer(objects=(*captures, report), series_started_at=starts)
+
+
+def result_context(
+    study: Study,
+    model_name: str,
+    settings_digest: str,
+    database: Database,
+    node: NodeIdentity,
+    *,
+    starts: dict[str, datetime],
+    clock: Callable[[], datetime],
+) -> ResultContext:
+    """What names the objects of the next answer of a model for a study.
+
+    Args:
+        starts: Filled with the series that the objects are put into, to be recorded with them.
+    """
+
+    def started_at(series_instance_uid: str) -> datetime:
+        if series_instance_uid not in starts:
+            starts[series_instance_uid] = series_started_at(
+                database, series_instance_uid, now=clock()
+            )
+        return starts[series_instance_uid]
+
+    previous = previous_answers(database, study.study_instance_uid, model_name)
+    return ResultContext(
+        node=node,
+        source_sop_instance_uids=tuple(each.sop_instance_uid for each in study.instances),
+        settings_digest=settings_digest,
+        revision=len(previous),
+        predecessor=previous[-1] if previous else None,
+        series_started_at=started_at,
+    )

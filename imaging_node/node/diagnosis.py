@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from imaging_node.dicom import confinement
+from imaging_node import confinement
 from imaging_node.dicom.codecs import decodable_syntaxes
 from imaging_node.dicom.decoder_trial import try_decoder
 from imaging_node.dicom.sender import Caller, verify_peer

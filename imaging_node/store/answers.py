@@ -258,10 +258,10 @@ def _record_objects(
                 "claimed_by": "",
                 "delivered_at": None,
             }
-            # Captures first: an SR never points at a picture that is not there yet.
+            # Reports last: an SR never points at a picture or segment that is not there yet.
             for each in sorted(
                 (each for each, _ in ending.objects),
-                key=lambda each: each.kind != ObjectKind.CAPTURE,
+                key=lambda each: each.kind in (ObjectKind.REPORT, ObjectKind.NOT_ANALYSED),
             )
             for destination in destinations
         ],

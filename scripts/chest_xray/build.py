@@ -39,11 +39,13 @@ from chest_xray.images import PREPROCESSING, IndexedImage, load_labels, read_ind
 from chest_xray.metadata import eligibility, metadata, network_definition
 from chest_xray.plots import draw_plots
 from chest_xray.recipe import LABELS, LEGS, MEMBERS, SEED, build_network
+from chest_xray.reference import monitoring_reference
 from chest_xray.run import leg_files
 from chest_xray.scoring import model_input, on_grid, open_graphs, run, score_images
 from chest_xray.tables import Evaluated, calibrated, is_shadow, spreads
 from imaging_node.inference.bundle import (
     METADATA_NAME,
+    Bundle,
     Finding,
     Member,
     load_bundle,
@@ -390,11 +392,16 @@ def build(
     if is_shadow(evaluated):
         declaration["initial_state"] = "shadow"
     declaration["golden"] = golden_cases(directory / "golden", sessions, findings)
-    write_json(directory / METADATA_NAME, metadata(plan, trained.labels, declaration))
-    sign_bundle(directory, signing_key)
     public = signing_key.public_key()
     own_key = TrustedKey(key_id=key_id(public), owner="signer", public=public)
-    bundle = load_bundle(directory, [own_key])
+
+    def signed() -> Bundle:
+        write_json(directory / METADATA_NAME, metadata(plan, trained.labels, declaration))
+        sign_bundle(directory, signing_key)
+        return load_bundle(directory, [own_key])
+
+    declaration["monitoring"] = monitoring_reference(signed(), data, splits["calibration"])
+    bundle = signed()
     verify_golden(bundle, Sessions(bundle, Execution()))
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     print(f"{plan.id} {plan.version} {bundle.identity.digest}: {size / 1e6:.2f} MB", flush=True)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Both hold for the program that comes after, as for all that it starts.
 OTHER_PROCESSOR = "ctypes.CDLL(None).personality(8)  # PER_LINUX32: another name for it"
 NO_MORE_FILTERS = """
-from imaging_node.dicom import confinement as c
+from imaging_node import confinement as c
 prctl = {"x86_64": 157, "aarch64": 167}[platform.machine()]
 steps = [
     (c._LOAD, 0, 0, c._NUMBER_AT),

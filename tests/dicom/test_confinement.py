@@ -68,7 +68,7 @@ ATTEMPTS = {
 # Before the filter: what attempts name.
 PREPARED = """
 import ctypes, fcntl, os, platform, resource, socket, sys, threading
-from imaging_node.dicom.confinement import refuse_system_calls
+from imaging_node.confinement import refuse_system_calls
 machine, library = platform.machine(), ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
     if getattr(library, name)(*arguments) == -1:

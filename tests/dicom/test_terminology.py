@@ -7,6 +7,7 @@ from pydicom.sr.codedict import codes
 
 from imaging_node.dicom import terminology
 from imaging_node.dicom.terminology import FINDING_TERMS, TermStatus, term
+from imaging_node.domain.coded_term import LOCAL_SCHEME
 from imaging_node.domain.errors import BundleError, OperatorError
 from imaging_node.domain.finding import NotAnalysedReason, Presence
 
@@ -65,7 +66,7 @@ def test_terms_said_to_be_dicoms_are_in_the_standard_and_local_ones_are_not() ->
         known = (coded.concept.scheme_designator, coded.concept.value) in standard
         if coded.status is TermStatus.DICOM:
             assert known, coded.label
-        is_local = coded.concept.scheme_designator == terminology.LOCAL_SCHEME
+        is_local = coded.concept.scheme_designator == LOCAL_SCHEME
         assert is_local == (coded.status is TermStatus.LOCAL)
         assert len(coded.concept.meaning) <= 64
 
