@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from chest_xray.build import splits_of
 from chest_xray.bundles import PLANS
 from chest_xray.gate_fitting import enlarged, mildly_compressed
 from chest_xray.images import DEFAULT_DATA, read_p_values
 from chest_xray.scoring import model_input, on_grid, open_graphs
+from chest_xray.trained import splits_of
 from PIL import Image, ImageDraw, ImageFont
 
 from imaging_node.dicom.image_decoding import decode_file

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from chest_xray.build import Trained
     from chest_xray.bundles import BundlePlan
+    from chest_xray.trained import Trained
 
 WATTS_PER_CORE = 10.0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chest_xray.build import splits_of
 from chest_xray.scoring import open_graphs, score_images
 from chest_xray.tables import TABLES, Evaluated
+from chest_xray.trained import splits_of
 from imaging_node.inference.bundle import load_bundle
 
 if TYPE_CHECKING:

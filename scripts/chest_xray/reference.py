@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from chest_xray.images import read_p_values
 from imaging_node.domain.errors import NotAnalysedError
+from imaging_node.domain.finding import NotAnalysedReason
 from imaging_node.domain.image import DecodedImage
 from imaging_node.domain.observation import NOT_STATED, SCORED, ImageObservation
 from imaging_node.inference.batching import Batcher
@@ -44,20 +46,22 @@ def monitoring_reference(
 def _observe(scorer: Scorer, data: Path, image: IndexedImage) -> ImageObservation:
     p_values = read_p_values(data, image)
     decoded = DecodedImage(sop_instance_uid="2.25.1", p_values=p_values)
-    about = {
-        "model": scorer.bundle.identity.name,
-        "model_digest": scorer.bundle.identity.digest,
-        "observed_at": datetime.fromtimestamp(0, UTC),
-        "scanner": NOT_STATED,
-        "view_position": image.view,
-    }
+    identity = scorer.bundle.identity
+    seen = ImageObservation(
+        model=identity.name,
+        model_digest=identity.digest,
+        observed_at=datetime.fromtimestamp(0, UTC),
+        scanner=NOT_STATED,
+        view_position=image.view,
+        outcome=NotAnalysedReason.SOFTWARE,
+    )
     try:
         analysis = scorer.score(decoded, ARCHIVE)
     except NotAnalysedError as refusal:
-        return ImageObservation(**about, outcome=refusal.reason.value)
+        return replace(seen, outcome=refusal.reason.value)
     spreads = [score.spread for score in analysis.scores if score.spread is not None]
-    return ImageObservation(
-        **about,
+    return replace(
+        seen,
         outcome=SCORED,
         probabilities={score.label: score.probability or 0.0 for score in analysis.scores},
         presences={score.label: score.presence.value for score in analysis.scores},

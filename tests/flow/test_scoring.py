@@ -268,19 +268,14 @@ def test_a_site_may_ask_for_an_answer_where_no_model_is_meant(
     assert (report.SeriesNumber, report.CompletionFlag) == (9000, "PARTIAL")
 
 
+ROOM = {"spool": {"min_free_bytes": 0}, "models": DRAWN_FILMS_MODELS}
+
+
 @contextmanager
 def another_room(folder: Path, **settings: object) -> Iterator[ScoringRoom]:
     """A second node's scoring room."""
     opened = open_scoring_room(
-        Settings.model_validate(
-            {
-                "state_directory": folder,
-                "spool": {"min_free_bytes": 0},
-                "models": DRAWN_FILMS_MODELS,
-                **settings,
-            }
-        ),
-        Counters(),
+        Settings.model_validate({"state_directory": folder, **ROOM, **settings}), Counters()
     )
     yield opened
     close_scoring_room(opened)
