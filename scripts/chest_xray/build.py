@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from chest_xray.bundles import BundlePlan
     from chest_xray.scoring import ScoredImages
 
-FAMILIAR_FILMS = 1200
+FAMILIAR_FILMS = 800
 VARIANT_FILMS = 60
 
 

@@ -273,7 +273,6 @@ ROOM = {"spool": {"min_free_bytes": 0}, "models": DRAWN_FILMS_MODELS}
 
 @contextmanager
 def another_room(folder: Path, **settings: object) -> Iterator[ScoringRoom]:
-    """A second node's scoring room."""
     opened = open_scoring_room(
         Settings.model_validate({"state_directory": folder, **ROOM, **settings}), Counters()
     )
