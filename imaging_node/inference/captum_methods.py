@@ -40,8 +40,7 @@ _PLACE = "imaging_node.inference.networks."
 _DEFINITIONS = ("network_def", "second_network_def")
 _STEPS = 32
 _BATCH = 4
-_WINDOW_PIXELS = 32
-_STRIDE_PIXELS = 16
+_WINDOW_SHARE = 8
 _SHAP_SAMPLES = 16
 _SHAP_BLURS = (9, 31, 61)
 _SMOOTHING_PIXELS = 9
@@ -180,11 +179,12 @@ def _gradient_shap(network: nn.Module, batch: torch.Tensor, logit: float) -> Exp
 
 
 def _occlusion(network: nn.Module, batch: torch.Tensor, logit: float) -> Explanation:
+    window = batch.shape[-1] // _WINDOW_SHARE
     with torch.inference_mode():
         evidence = Occlusion(network).attribute(
             batch,
-            sliding_window_shapes=(1, _WINDOW_PIXELS, _WINDOW_PIXELS),
-            strides=(1, _STRIDE_PIXELS, _STRIDE_PIXELS),
+            sliding_window_shapes=(1, window, window),
+            strides=(1, window // 2, window // 2),
             baselines=float(batch.mean()),
             perturbations_per_eval=_BATCH,
         )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PREPROCESSING = Preprocessing(
-    rows=224,
-    columns=224,
+    rows=128,
+    columns=128,
     resize="stretch",
     lower_percentile=0.5,
     upper_percentile=99.5,

@@ -25,7 +25,17 @@ from chest_xray.images import (
     select,
 )
 from chest_xray.pretraining import drawing_network
-from chest_xray.recipe import LABELS, LEGS, SEED, SOURCES, WEIGHT_DECAY, Leg, Task, build_network
+from chest_xray.recipe import (
+    LABELS,
+    LEGS,
+    SEED,
+    SEEDS,
+    SOURCES,
+    WEIGHT_DECAY,
+    Leg,
+    Task,
+    build_network,
+)
 
 if TYPE_CHECKING:
     from imaging_node.inference.networks import MappedDenseNet, MappedTransformer
@@ -59,7 +69,7 @@ def train_member(member: str, checkpoints: Path, data: Path, device: torch.devic
         files = leg_files(checkpoints, member, number)
         if not files.result.exists():
             start = _start_of(member, number, checkpoints)
-            LegRun(member, leg, files, start, device=device, seed=SEED + number).run(data)
+            LegRun(member, leg, files, start, device=device, seed=SEEDS[leg.task]).run(data)
 
 
 def _start_of(member: str, number: int, checkpoints: Path) -> State | None:
