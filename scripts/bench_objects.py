@@ -37,7 +37,7 @@ LABELS = (
     "Pneumonia", "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule",
     "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Hernia", "Fracture",
 )  # fmt: skip
-MODEL_GRID = 224
+MODEL_GRID = 128
 OPERATING_POINT = 0.5
 STARTED_AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NODE = NodeIdentity(

@@ -168,7 +168,7 @@ def _declaration(
                 "name": member,
                 "file": f"models/{member}.onnx",
                 "weight": 0.5,
-                "biases": [float(each) for each in head_of(trained, member).bias],
+                "biases": head_of(trained, member).bias.detach().tolist(),
                 "captum_layer": CAPTUM[member][0],
                 "captum_method": CAPTUM[member][1],
             }

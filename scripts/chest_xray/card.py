@@ -127,8 +127,8 @@ def _explanation(checks: ExplanationChecks) -> str:
             f"<= {LARGEST_INCOMPLETENESS:.0e}",
         ),
         (
-            "mean absolute correlation with maps of a random head",
-            f"{checks.random_correlation:.3f}",
+            "mean correlation with maps of random heads",
+            f"{checks.random_correlation:.3f} (size {checks.random_correlation_size:.3f})",
             f"< {LARGEST_RANDOM_CORRELATION}",
         ),
         (blurred, f"{checks.deletion_share:.0%}", f">= {LEAST_DELETION_SHARE:.0%}"),

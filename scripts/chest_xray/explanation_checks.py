@@ -45,8 +45,10 @@ class ExplanationChecks:
     Attributes:
         agreement: Least correlation of a member's map with Captum's, over the golden images.
         incompleteness: Largest difference of a map's mean plus biases from the pooled logit.
-        random_correlation: Mean absolute correlation of the maps with those of a head whose
-            weights were drawn anew: a map that stays is no explanation of the head.
+        random_correlation: Mean correlation of the maps with those of a head whose weights were
+            drawn anew: a map that stays the same whatever the head is explains nothing of it.
+        random_correlation_size: The same without signs. Coarse maps over one set of features
+            are never far from each other or their opposites: it is told, not judged.
         deletion_share: Of the flagged films with the finding, those whose score falls more when
             the tenth that the own map ranks highest is blurred than with random maps.
         deletion_films: How many films that was.
@@ -58,6 +60,7 @@ class ExplanationChecks:
     agreement: float
     incompleteness: float
     random_correlation: float
+    random_correlation_size: float
     deletion_share: float
     deletion_films: int
     boxes: int
@@ -70,7 +73,7 @@ class ExplanationChecks:
         return (
             self.agreement >= LEAST_AGREEMENT
             and self.incompleteness <= LARGEST_INCOMPLETENESS
-            and self.random_correlation < LARGEST_RANDOM_CORRELATION
+            and abs(self.random_correlation) < LARGEST_RANDOM_CORRELATION
             and self.deletion_share >= LEAST_DELETION_SHARE
         )
 
@@ -157,13 +160,12 @@ def _hide(image: FloatArray, guide: FloatArray) -> FloatArray:
     )
 
 
-def mean_absolute_correlation(first: FloatArray, second: FloatArray) -> float:
+def correlations_of(first: FloatArray, second: FloatArray) -> list[float]:
     """Of pairs of maps, both of shape (n, rows, columns)."""
-    correlations = [
-        abs(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]))
+    return [
+        float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
         for one, other in zip(first, second, strict=True)
     ]
-    return float(np.mean(correlations))
 
 
 def box_hits(

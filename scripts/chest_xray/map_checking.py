@@ -11,11 +11,11 @@ from chest_xray.explanation_checks import (
     ExplanationChecks,
     MapDrawer,
     box_hits,
+    correlations_of,
     deletion_share,
     film_inputs,
     flagged_films,
     incompleteness,
-    mean_absolute_correlation,
 )
 from chest_xray.golden_cases import GOLDEN_SHAPES, golden_input
 from chest_xray.images import PREPROCESSING
@@ -39,7 +39,7 @@ CAPTUM = {
     "vit": ("norm", "LayerGradientXActivation"),
 }
 COMPLETENESS_FILMS = 8
-RANDOM_HEADS = 3
+RANDOM_HEADS = 20
 
 
 def check_explanations(
@@ -59,11 +59,13 @@ def check_explanations(
         for image in (*evaluated.calibration.images, *evaluated.test.images)
         if image.source == "nih"
     ]
+    correlation, size = _random_head_correlations(trained, films)
     boxes, hits, chance = box_hits(drawer, data, boxed, trained.labels)
     return ExplanationChecks(
         agreement=_least_agreement(trained, graphs, sessions),
         incompleteness=incompleteness(drawer, films, biases),
-        random_correlation=_random_head_correlation(trained, films),
+        random_correlation=correlation,
+        random_correlation_size=size,
         deletion_share=deletion_share(
             drawer,
             film_inputs(data, [image for image, _ in flagged]),
@@ -87,9 +89,11 @@ def _logit_thresholds(evaluated: Evaluated) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _random_head_correlation(trained: Trained, films: npt.NDArray[np.float32]) -> float:
-    """Mean absolute correlation of the members' maps with those of random heads."""
-    correlations = []
+def _random_head_correlations(
+    trained: Trained, films: npt.NDArray[np.float32]
+) -> tuple[float, float]:
+    """Mean correlation of the members' maps with those of random heads, and its mean size."""
+    correlations: list[float] = []
     inputs = torch.from_numpy(films)
     for member in MEMBERS:
         network, head = trained.networks[member], head_of(trained, member)
@@ -100,9 +104,9 @@ def _random_head_correlation(trained: Trained, films: npt.NDArray[np.float32]) -
             head.weight.copy_(drawn)
             random = network(inputs)[1].numpy()
             flat = (-1, *own.shape[2:])
-            correlations.append(mean_absolute_correlation(own.reshape(flat), random.reshape(flat)))
+            correlations += correlations_of(own.reshape(flat), random.reshape(flat))
         head.weight.copy_(weight)
-    return float(np.mean(correlations))
+    return float(np.mean(correlations)), float(np.mean(np.abs(correlations)))
 
 
 def _least_agreement(

@@ -30,8 +30,6 @@ class Task(StrEnum):
     FINDINGS = "findings"
 
 
-# A member's legs draw their films and their noise independently of each other.
-SEEDS = {Task.PRETRAINING: SEED, Task.PNEUMONIA: SEED + 1, Task.FINDINGS: SEED + 3}
 SOURCES = {Task.PRETRAINING: None, Task.PNEUMONIA: "kermany", Task.FINDINGS: "nih"}
 LABELS: dict[Task, tuple[str, ...]] = {
     Task.PRETRAINING: (),
@@ -42,7 +40,7 @@ LABELS: dict[Task, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leg:
-    """A stretch of training on one grid, from where pretraining ended.
+    """A stretch of training on one grid, from where the leg before it of its task ended.
 
     Attributes:
         image_size: Rows and columns.
@@ -75,6 +73,13 @@ LEGS: dict[str, tuple[Leg, ...]] = {
             last_learning_rate=4e-4,
         ),
         Leg(
+            task=Task.PNEUMONIA,
+            image_size=128,
+            epochs=1,
+            learning_rate=4e-4,
+            last_learning_rate=1e-5,
+        ),
+        Leg(
             task=Task.FINDINGS,
             image_size=128,
             epochs=5,
@@ -97,6 +102,13 @@ LEGS: dict[str, tuple[Leg, ...]] = {
             epochs=5,
             learning_rate=5e-4,
             last_learning_rate=2e-4,
+        ),
+        Leg(
+            task=Task.PNEUMONIA,
+            image_size=128,
+            epochs=1,
+            learning_rate=2e-4,
+            last_learning_rate=1e-5,
         ),
         Leg(
             task=Task.FINDINGS,

@@ -29,7 +29,6 @@ from chest_xray.recipe import (
     LABELS,
     LEGS,
     SEED,
-    SEEDS,
     SOURCES,
     WEIGHT_DECAY,
     Leg,
@@ -69,7 +68,7 @@ def train_member(member: str, checkpoints: Path, data: Path, device: torch.devic
         files = leg_files(checkpoints, member, number)
         if not files.result.exists():
             start = _start_of(member, number, checkpoints)
-            LegRun(member, leg, files, start, device=device, seed=SEEDS[leg.task]).run(data)
+            LegRun(member, leg, files, start, device=device, seed=SEED + number).run(data)
 
 
 def _start_of(member: str, number: int, checkpoints: Path) -> State | None:

@@ -38,7 +38,7 @@ COMMANDS = [
     "models list", "models show", "models verify", "models add", "models shadow", "models promote",
     "models rollback", "models remove", "models compare", "models history", "config check",
     "config show",
-    "config schema", "doctor",
+    "config schema", "doctor", "explain",
 ]  # fmt: skip
 
 

@@ -1,0 +1,110 @@
+"""One more look at a finding: asked for by one click of this page, one at a time, sent nowhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from fastapi.testclient import TestClient
+
+from imaging_node.node.explanations import Explanations
+from imaging_node.worklist.explaining import METHODS, AskedExplanation, ExplanationQueries
+from imaging_node.worklist.page import create_app
+from tests.worklist.test_page import QUERIES, ROWS, WATCHING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from httpx import Response
+
+OWN = {"origin": "http://127.0.0.1", "host": "127.0.0.1"}
+ROW, INDEX = next(
+    (row, index)
+    for row in ROWS
+    if row.study.state.is_final
+    for index, score in enumerate(row.findings)
+    if score.probability is not None
+)
+ASKED = AskedExplanation(
+    token=ROW.token,
+    generation=ROW.study.generation,
+    index=INDEX,
+    label=ROW.findings[INDEX].label,
+    method="occlusion",
+)
+
+
+def client(explanations: Explanations, *, is_possible: bool = True) -> TestClient:
+    explaining = ExplanationQueries(
+        is_possible=is_possible,
+        state=explanations.state,
+        ask=explanations.ask,
+        picture=explanations.picture,
+        names=(),
+    )
+    return TestClient(create_app(QUERIES, WATCHING, explaining), follow_redirects=False)
+
+
+def path(method: str = ASKED.method, generation: int = ASKED.generation) -> str:
+    return f"/studies/{ASKED.token}/{generation}/findings/{ASKED.index}/explanations/{method}"
+
+
+@pytest.fixture
+def explanations(tmp_path: Path) -> Explanations:
+    return Explanations(tmp_path / "explanations", None)
+
+
+def click(page: TestClient, where: str) -> Response:
+    return page.post(where, headers=OWN)
+
+
+def test_the_page_offers_every_method_for_a_scored_finding(explanations: Explanations) -> None:
+    text = client(explanations).get(f"/studies/{ROW.token}").text
+    assert all(f'action="{path(method)}"' in text for method in METHODS)
+
+
+def test_a_node_without_the_libraries_offers_none(explanations: Explanations) -> None:
+    page = client(explanations, is_possible=False)
+    assert "/explanations/" not in page.get(f"/studies/{ROW.token}").text
+    assert click(page, path()).status_code == 404
+
+
+@pytest.mark.parametrize("headers", [{}, {"origin": "http://elsewhere.example"}])
+def test_a_click_from_elsewhere_starts_nothing(
+    explanations: Explanations, headers: dict[str, str]
+) -> None:
+    assert client(explanations).post(path(), headers=headers).status_code == 403
+    assert explanations.state(ASKED).value == "none"
+
+
+@pytest.mark.parametrize("where", [path("other"), path(generation=99)])
+def test_an_unknown_method_or_an_older_answer_is_not_explained(
+    explanations: Explanations, where: str
+) -> None:
+    assert click(client(explanations), where).status_code == 404
+
+
+def test_a_study_that_this_node_does_not_have_fails_visibly_and_may_be_asked_again(
+    explanations: Explanations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IMAGING_NODE__STATE_DIRECTORY", str(tmp_path / "state"))
+    page = client(explanations)
+    assert click(page, path()).status_code == 303
+    assert click(page, path("grad_cam")).status_code == 503  # one at a time
+    deadline = time.monotonic() + 120
+    while explanations.state(ASKED).value == "drawing" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert explanations.state(ASKED).value == "failed"
+    assert "failed; again" in page.get(f"/studies/{ROW.token}").text
+    assert page.get(f"{path()}.png").status_code == 404
+
+
+def test_a_picture_that_was_drawn_is_shown(explanations: Explanations, tmp_path: Path) -> None:
+    folder = tmp_path / "explanations"
+    folder.mkdir()
+    name = f"{ASKED.token}-{ASKED.generation}-{ASKED.index}-{ASKED.method}.png"
+    (folder / name).write_bytes(b"\x89PNG picture")
+    page = client(explanations)
+    assert f'<a href="{path()}.png">' in page.get(f"/studies/{ROW.token}").text
+    assert page.get(f"{path()}.png").content == b"\x89PNG picture"
