@@ -213,7 +213,7 @@ def load_bundle(directory: Path, trusted: Sequence[TrustedKey] | None = None) ->
         film_gate=declaration.film_gate,
         film_gate_model=b""
         if declaration.film_gate is None
-        else _content(directory, declaration.film_gate.file, contents),
+        else _graph(directory, declaration.film_gate.file, contents),
         familiarity=None
         if declaration.familiarity is None
         else Familiarity(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.errors import BundleError, UnknownRecordError
 from imaging_node.flow.explaining import explain_finding
 from imaging_node.inference.bundle import load_bundle
 from imaging_node.inference.trust import trusted_keys
-from imaging_node.node.installed import bundle_states
+from imaging_node.node.installed import installed_bundles
 from imaging_node.node.scoring_room import open_decoders
 from imaging_node.node.wiring import now, open_state
+from imaging_node.store.cohort import answering_digests
 from imaging_node.store.listings import find_study, list_worklist
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ def explain_study(settings: Settings, study: str, label: str, method: str) -> Ex
         method: One of `captum_methods.METHODS`.
 
     Raises:
-        BundleError: The bundle is damaged, or cannot be explained by Captum.
-        UnknownRecordError: There is no such study, finding or answer.
+        BundleError: The bundle cannot be explained by Captum.
+        UnknownRecordError: There is no such study, finding or answer, or the bundle that
+            answered is gone.
     """
     os.nice(_NICENESS)
     database, spool, pseudonyms = open_state(settings)
@@ -45,7 +47,7 @@ def explain_study(settings: Settings, study: str, label: str, method: str) -> Ex
         if label not in scores:
             known = ", ".join(sorted(scores)) or "none"
             raise UnknownRecordError(f"no finding {label!r} of this study; there are: {known}")
-        bundle = _answering_bundle(settings, label)
+        bundle = _bundle_that_answered(settings, answering_digests(database, uid), label)
         decoder = open_decoders(settings)
         try:
             return explain_finding(
@@ -63,13 +65,18 @@ def explain_study(settings: Settings, study: str, label: str, method: str) -> Ex
         database.close()
 
 
-def _answering_bundle(settings: Settings, label: str) -> Bundle:
-    """The bundle that answers for a finding now."""
+def _bundle_that_answered(settings: Settings, digests: set[str], label: str) -> Bundle:
+    """The bundle behind a study's report, whatever its state is by now."""
     trusted = trusted_keys(settings.model_keys)
-    for row, installed in bundle_states(settings):
-        if installed is None or not row.state.may_answer:
-            continue
-        bundle = load_bundle(installed.directory, trusted)
-        if label in {finding.label for finding in bundle.findings}:
+    for place in installed_bundles(settings).values():
+        try:
+            bundle = load_bundle(place.directory, trusted)
+        except BundleError:
+            continue  # it draws nothing; `models list` shows its fault
+        is_it = bundle.identity.digest in digests
+        if is_it and label in {finding.label for finding in bundle.findings}:
             return bundle
-    raise UnknownRecordError(f"no bundle that answers has a finding {label!r}")
+    raise UnknownRecordError(
+        f"the bundle that answered with {label!r} is not installed any more, or is damaged;"
+        " score the study again to explain its new answer"
+    )

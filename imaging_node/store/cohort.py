@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from imaging_node.domain.priority import ReadingPriority
 from imaging_node.store.checksums import is_intact
-from imaging_node.store.schema import studies
+from imaging_node.store.schema import results, studies
 
 if TYPE_CHECKING:
     from imaging_node.store.database import Database
@@ -52,3 +52,12 @@ def list_cohort(database: Database, *, since: datetime | None = None) -> list[Co
             )
             for row in connection.execute(query)
         ]
+
+
+def answering_digests(database: Database, study_instance_uid: str) -> set[str]:
+    """Digests of the models whose reports are the study's last ones."""
+    own = sa.and_(results.c.study_instance_uid == study_instance_uid, is_intact(results))
+    last = sa.select(sa.func.max(results.c.generation)).where(own).scalar_subquery()
+    query = sa.select(results.c.model_digest).where(own, results.c.generation == last)
+    with database.read() as connection:
+        return set(connection.scalars(query))

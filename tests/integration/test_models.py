@@ -11,6 +11,7 @@ from pydicom import dcmread
 
 from imaging_node.demonstration.local_node import LocalNode
 from imaging_node.domain.model_state import ModelAction, ModelState, is_in_share, promoted
+from imaging_node.node.models import GATES_REPORT
 from imaging_node.store.database import open_database
 from imaging_node.store.model_states import read_decisions, record_changes
 from imaging_node.store.shadow_results import ShadowResult, list_shadow_results
@@ -134,7 +135,7 @@ def test_a_bundle_is_added_tried_promoted_and_rolled_back_without_a_restart(
         assert [score.is_present for each in results for score in each.findings] == [True, False]
         assert [each.priority for each in results] == ["urgent", "routine"]
         [row] = [each for each in listing(node, "worklist") if each["study_instance_uid"] == uid]
-        assert (row["priority"], row["remarks"]) == ("urgent", [])
+        assert (row["priority"], row["remarks"]) == ("urgent", [GATES_REPORT])
         assert {score["probability"] for score in row["findings"]} == {
             score.probability for score in results[0].findings
         }

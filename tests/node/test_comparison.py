@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imaging_node.demonstration.local_node import DRAWN_FILMS_MODELS
 from imaging_node.domain.errors import OperatorError
 from imaging_node.flow.comparing import read_labels
 from imaging_node.node.comparison import compare_models
@@ -38,6 +39,7 @@ def test_files_are_scored_by_both_and_nothing_is_recorded(tmp_path: Path) -> Non
             "state_directory": tmp_path / "state",
             "model_directory": zoo,
             "model_keys": [write_test_key(tmp_path)],
+            "models": DRAWN_FILMS_MODELS,
             "scoring": {"provider": "cpu"},
         }
     )

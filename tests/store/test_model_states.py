@@ -8,6 +8,7 @@ import pytest
 
 from imaging_node.domain.errors import StorageError
 from imaging_node.domain.model_state import ModelAction, ModelState
+from imaging_node.store.cohort import answering_digests
 from imaging_node.store.model_states import (
     list_changes,
     model_revision,
@@ -15,6 +16,7 @@ from imaging_node.store.model_states import (
     read_decisions,
     record_changes,
 )
+from imaging_node.store.schema import results
 from imaging_node.store.shadow_results import list_shadow_results, record_shadow_results
 from tests.store.arriving import NOON, arriving, note
 from tests.store.model_records import BUNDLE, model_change, model_row, shadow_result
@@ -61,6 +63,28 @@ def test_a_fault_is_kept_beside_the_decision_and_is_none_itself(database: Databa
     decisions = read_decisions(database)
     assert decisions.revision == 1
     assert [each.fault for each in decisions.rows] == ["golden case failed"]
+
+
+def test_the_models_of_the_last_reports_alone_are_those_that_answered(database: Database) -> None:
+    note(database, arriving())
+    row = {
+        "study_instance_uid": "1.2.3",
+        "model": "chest",
+        "report_series_instance_uid": "2.25.1",
+        "report_sop_class_uid": "2.25.2",
+        "report_sop_instance_uid": "2.25.3",
+        "recorded_at": NOON,
+    }
+    with database.write() as connection:
+        connection.execute(
+            results.insert(),
+            [
+                row | {"generation": generation, "model_digest": digest}
+                for generation, digest in ((1, "first"), (2, "second"), (2, "other"))
+            ],
+        )
+    assert answering_digests(database, "1.2.3") == {"second", "other"}
+    assert answering_digests(database, "1.2.4") == set()
 
 
 def test_shadow_results_are_read_as_they_were_written(database: Database) -> None:
