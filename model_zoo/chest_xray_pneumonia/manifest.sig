@@ -1,5 +1,5 @@
 {
   "algorithm": "ed25519",
   "key_id": "9a01c76cacff231f",
-  "signature": "s35i9ZPc3lfylFqtlR0xghcfQtygOL85QICBHSOSvzCMXbuqNTKJBgF4rCNcrzDg0DLKZj+pfxyGZeCcRQyTAg=="
+  "signature": "IiiAb4I5HBE/mIcM/QeUyIwnc9Bfd1IknLQP8XJAxxGFPKt3pdz0Zg70Y2fx0lGDRYC1T29GR/lT6E6VeXSQDg=="
 }

@@ -56,7 +56,8 @@ def explanations(tmp_path: Path) -> Explanations:
 
 
 def click(page: TestClient, where: str) -> Response:
-    return page.post(where, headers=OWN)
+    answer: Response = page.post(where, headers=OWN)
+    return answer
 
 
 def test_the_page_offers_every_method_for_a_scored_finding(explanations: Explanations) -> None:
