@@ -63,8 +63,7 @@ def run_demo(
 
     Args:
         settings: Their models, scoring and priority rules are the demo node's; ports, peers and
-            state directory are its own. For the synthetic studies the image gates only report:
-            they know a drawn radiograph from a real one.
+            state directory are its own.
 
     Returns:
         One row a study; those without an answer say so.
@@ -77,9 +76,6 @@ def run_demo(
         studies = own_studies(paths) if paths else synthetic_studies(Path(folder))
         say("starting a node and a receiving PACS on loopback")
         kept = settings.model_dump(mode="json", include=_KEPT_SETTINGS)
-        if not paths:
-            say("image gates report only: they would refuse radiographs that are drawn")
-            kept["models"] = [each | {"gates": "report"} for each in kept["models"]]
         changes = kept | {"study": {"quiet_period_s": _QUIET_PERIOD_S}}
         with LocalNode(Path(folder), changes) as node:
             say(f"sending {len(studies)} studies")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LOOPBACK = "127.0.0.1"
-# The gates know a drawn film from a real one, and would refuse it.
+# Films that are quickly drawn, unlike the rendered ones of the demo, do not pass the gates.
 DRAWN_FILMS_MODELS = [{"name": "chest_xray_pneumonia", "gates": "report"}]
 PACS_AE_TITLE = "DEMO_PACS"
 _START_LIMIT_S = 120.0
