@@ -86,6 +86,7 @@ class Event(StrEnum):
     REFERENCE_ACCEPTED = "model watched: the newest studies here are its reference"
     WATCH_STATE_LOST = "model watched: what was known is unreadable, watching begins anew"
     STOP_RULE_ACTED = "stop rule moved a model to shadow"
+    FOREIGN_FAILED = "foreign bundle failed: its own answer is missing or not analysed"
     EXPLANATION_FAILED = "explanation could not be drawn"
     VERDICT_GIVEN = "reader agreed or disagreed with a finding"
     LABELS_IMPORTED = "final labels imported"

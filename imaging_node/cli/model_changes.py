@@ -9,12 +9,14 @@ import typer
 
 from imaging_node.cli.models import BundleArgument
 from imaging_node.cli.options import ConfigOption
+from imaging_node.domain.errors import BundleError
 from imaging_node.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imaging_node.domain.model_state import ModelChange
+    from imaging_node.node.admission import Admission
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", help="Why: kept with the change; no patient data.")
@@ -25,22 +27,65 @@ def add(
     path: Annotated[
         Path, typer.Argument(metavar="PATH|ZIP", help="Folder or zip of a bundle.", exists=True)
     ],
+    trust_code: Annotated[
+        str | None,
+        typer.Option(
+            "--trust-code",
+            help="Hash of a foreign bundle whose code you answer for; without it, it is told.",
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            help="JSON file for a foreign bundle: name, codes of labels, body parts.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     reason: ReasonOption = "",
     config: ConfigOption = None,
 ) -> None:
-    """Check a bundle, try it on the headers of recent studies, and take it into shadow."""
-    from imaging_node.node.admission import DRY_RUN_DAYS, add_bundle
+    """Check a bundle, try it on the headers of recent studies, and take it into shadow.
+
+    A bundle of the MONAI zoo is code: it is taken for the hash of exactly its files.
+    """
+    from imaging_node.node.admission import add_bundle, add_foreign, is_zoo_bundle
     from imaging_node.node.wiring import open_state
 
     settings = load_settings(config)
-    database, spool, _ = open_state(settings)
-    admission = add_bundle(path, settings, database, spool, reason=reason)
-    dry_run = admission.dry_run
+    if is_zoo_bundle(path):
+        from imaging_node.inference.foreign_declaration import SiteChoices, read_site_choices
+
+        choices = read_site_choices(site.read_text(encoding="utf-8")) if site else SiteChoices()
+        database, _, _ = open_state(settings)
+        admission = add_foreign(
+            path, settings, database, trust_code=trust_code, site=choices, reason=reason
+        )
+    elif trust_code is not None or site is not None:
+        raise BundleError(
+            f"cannot add {path.name}: --trust-code and --site are for folders of foreign bundles,"
+            " and this is none"
+        )
+    else:
+        database, spool, _ = open_state(settings)
+        admission = add_bundle(path, settings, database, spool, reason=reason)
+    _tell_admission(admission)
+
+
+def _tell_admission(admission: Admission) -> None:
+    from imaging_node.node.admission import DRY_RUN_DAYS
+
     typer.echo(f"{admission.place.bundle}: {admission.verified}")
-    typer.echo(
-        f"{dry_run} of the last {DRY_RUN_DAYS} days"
-        f" ({dry_run.meant} of its modality, {dry_run.meant - dry_run.taken} of them refused)"
-    )
+    if admission.left_out:
+        names = ", ".join(ascii(each)[1:-1] for each in admission.left_out)
+        typer.echo(f"not taken over: {names}")
+    dry_run = admission.dry_run
+    if dry_run is not None:
+        typer.echo(
+            f"{dry_run} of the last {DRY_RUN_DAYS} days"
+            f" ({dry_run.meant} of its modality, {dry_run.meant - dry_run.taken} of them refused)"
+        )
     typer.echo(
         f"in shadow; `imaging-node models promote {admission.place.bundle} --share 0.1` lets it"
         " answer a tenth of the studies"

@@ -25,7 +25,9 @@ models = typer.Typer(
 BundleArgument = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A bundle: its id, or id@version.")
 ]
-_LISTED = ("name", "version", "state", "share", "findings", "signer", "fault", "description")
+_LISTED = (
+    "name", "kind", "version", "state", "share", "findings", "signer", "fault", "description",
+)  # fmt: skip
 _HISTORY = (
     "changed_at", "bundle", "action", "former", "state", "share", "changed_by", "reason", "digest",
 )  # fmt: skip
@@ -53,11 +55,16 @@ def show_model(
     bundle: BundleArgument, config: ConfigOption = None, *, as_json: JsonOption = False
 ) -> None:
     """Show a bundle: state, digests, eligibility, operating points, its card with all metrics."""
+    from imaging_node.cli.foreign_models import show_foreign
+    from imaging_node.node.foreign_models import is_foreign_row
     from imaging_node.node.installed import bundle_states, find_bundle, installed_bundles
 
     settings = load_settings(config)
     place = find_bundle(installed_bundles(settings), bundle)
     [row] = [each for each, _ in bundle_states(settings) if each.bundle == place.bundle]
+    if is_foreign_row(row, place):
+        show_foreign(row, place, as_json=as_json)
+        return
     loaded = _load(place, settings)
     shown = _shown(row, loaded)
     card = loaded.card.read_text(encoding="utf-8")
@@ -103,9 +110,12 @@ def verify_models(
         bool, typer.Option("--in-service", help="Instead: those that are primary.")
     ] = False,
 ) -> None:
-    """Check signature and every file of the bundles, and run their golden cases."""
+    """Check signature and every file of the bundles, and run their golden cases.
+
+    A foreign bundle is hashed against what was trusted; nothing of it is run.
+    """
     from imaging_node.domain.model_state import ModelState
-    from imaging_node.node.installed import bundle_states
+    from imaging_node.node.installed import bundle_states, find_bundle, installed_bundles
     from imaging_node.node.models import verify_bundle
 
     settings = load_settings(config)
@@ -113,8 +123,17 @@ def verify_models(
     if in_service:
         names = [row.bundle for row in rows.values() if row.state is ModelState.PRIMARY]
     for name in names or rows:
-        digest = rows[name].manifest_digest if name in rows else ""
-        typer.echo(f"{name}: {verify_bundle(name, settings, manifest_digest=digest)}")
+        known = name
+        if name not in rows and "@" in name:
+            known = find_bundle(installed_bundles(settings), name).bundle
+        row = rows.get(known)
+        verified = verify_bundle(
+            known,
+            settings,
+            manifest_digest=row.manifest_digest if row else "",
+            trusted_code=row.trusted_code if row else "",
+        )
+        typer.echo(f"{name}: {verified}")
 
 
 def _load(place: InstalledBundle, settings: Settings) -> Bundle:
@@ -125,6 +144,11 @@ def _load(place: InstalledBundle, settings: Settings) -> Bundle:
 
 
 def _listed(row: ModelRow, place: InstalledBundle | None, settings: Settings) -> dict[str, Any]:
+    from imaging_node.cli.foreign_models import listed_foreign
+    from imaging_node.node.foreign_models import is_foreign_row
+
+    if is_foreign_row(row, place):
+        return listed_foreign(row, place)
     fault = row.fault
     loaded = None
     try:
@@ -137,6 +161,7 @@ def _listed(row: ModelRow, place: InstalledBundle | None, settings: Settings) ->
     identity = loaded.identity if loaded else None
     return {
         "name": row.bundle,
+        "kind": "signed",
         "version": identity.version if identity else "",
         "state": row.state.value,
         "share": row.share,

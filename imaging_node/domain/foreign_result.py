@@ -106,3 +106,27 @@ class ForeignResult:
             raise ValueError("an analysed study has an answer for every label")
         if self.started_at.tzinfo is None:
             raise ValueError("started_at must be timezone-aware")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSummary:
+    """What was said of one label of one study; numbers as `ForeignFinding` has them."""
+
+    label: str
+    voxels: int | None
+    volume_mm3: float | None
+    score: float | None
+
+
+def summarise(result: ForeignResult) -> tuple[LabelSummary, ...]:
+    """The answer without its voxels: one entry for each evaluated label, or image and label."""
+    return tuple(
+        LabelSummary(
+            label=each.label.name,
+            voxels=each.voxels,
+            volume_mm3=each.volume_mm3,
+            score=each.score,
+        )
+        for each in result.findings
+        if each.is_evaluated
+    )

@@ -59,6 +59,8 @@ class ModelRow:
             changes with it.
         replaced: The bundle that was primary before this one; "" if none was.
         fault: Why the scorer did not take it; "" when it did.
+        trusted_code: Of a foreign bundle: the hash of exactly the files that an operator answers
+            for; "" for a signed one.
     """
 
     bundle: str
@@ -69,6 +71,7 @@ class ModelRow:
     replaced: str
     fault: str
     changed_at: datetime
+    trusted_code: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

@@ -5,9 +5,10 @@ It never calls anything present or absent; see `domain.foreign_result`.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ MOST_IMAGES = 16
 """Single images of one study that a foreign model answers for; each takes a process."""
 
 _MOST_SLICES = 4096
+_LEAST_LIMIT_S = 1.0
 _DISPLAY_MAXIMUM = np.float32(255)
 _PHOTOMETRIC = frozenset({"MONOCHROME1", "MONOCHROME2"})
 
@@ -110,6 +112,24 @@ def analyse_foreign(
     return _image_answer(meant, run)
 
 
+def decline_foreign(
+    study: Study, model: ForeignModel, reason: NotAnalysedReason, *, started_at: datetime
+) -> ForeignAnswer | None:
+    """An answer "not analysed" of a model that is not run; None when it is not meant for it.
+
+    Raises:
+        IdentityHeldError, IntegrityError: As `analyse_foreign`.
+    """
+    meant = [
+        each for each in study.instances if each.modality in model.bundle.declaration.modalities
+    ]
+    if not meant:
+        return None
+    for each in meant:
+        require_unchanged(each.path, each.digest)
+    return _declined(model, meant, [reason], [], started_at=started_at)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     model: ForeignModel
@@ -118,15 +138,21 @@ class _Run:
     explain: Callable[[str], None] | None
 
     def ask(
-        self, voxels: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]
+        self,
+        voxels: npt.NDArray[np.float32],
+        affine: npt.NDArray[np.float64],
+        *,
+        spent_s: float = 0.0,
     ) -> ForeignOutput:
-        """The bundle's answer for one volume or image."""
+        """The bundle's answer for one volume or image, in what is left of its time."""
+        limits = self.model.limits
+        left_s = max(_LEAST_LIMIT_S, limits.time_limit_s - spent_s)
         return run_foreign(
             self.model.bundle,
             voxels,
             affine,
             trust_code=self.model.trust_code,
-            limits=self.model.limits,
+            limits=replace(limits, time_limit_s=left_s),
             explain=self.explain,
         )
 
@@ -146,15 +172,7 @@ class _Run:
         remarks: Sequence[str],
     ) -> ForeignResult:
         """An answer in words."""
-        return ForeignResult(
-            model=self.model.bundle.identity,
-            task=self.model.bundle.declaration.task,
-            status=status,
-            findings=tuple(findings),
-            reasons=tuple(dict.fromkeys(reasons)),
-            remarks=tuple(dict.fromkeys(remarks)),
-            started_at=self.started_at,
-        )
+        return _result(self.model, status, findings, reasons, remarks, started_at=self.started_at)
 
     def declined(
         self,
@@ -162,17 +180,51 @@ class _Run:
         reasons: Sequence[NotAnalysedReason],
         remarks: Sequence[str],
     ) -> ForeignAnswer:
-        """Not analysed: every label is there, and nothing is said of it."""
-        return ForeignAnswer(
-            model=self.model,
-            result=self.result(
-                AnalysisStatus.NOT_ANALYSED,
-                (ForeignFinding(label=label) for label in self.model.bundle.labels),
-                reasons or [NotAnalysedReason.NO_ELIGIBLE_IMAGE],
-                remarks,
-            ),
-            sources=tuple(read_source(each.path) for each in meant),
-        )
+        """Not analysed."""
+        return _declined(self.model, meant, reasons, remarks, started_at=self.started_at)
+
+
+def _result(
+    model: ForeignModel,
+    status: AnalysisStatus,
+    findings: Iterable[ForeignFinding],
+    reasons: Sequence[NotAnalysedReason],
+    remarks: Sequence[str],
+    *,
+    started_at: datetime,
+) -> ForeignResult:
+    return ForeignResult(
+        model=model.bundle.identity,
+        task=model.bundle.declaration.task,
+        status=status,
+        findings=tuple(findings),
+        reasons=tuple(dict.fromkeys(reasons)),
+        remarks=tuple(dict.fromkeys(remarks)),
+        started_at=started_at,
+    )
+
+
+def _declined(
+    model: ForeignModel,
+    meant: Sequence[ImageInstance],
+    reasons: Sequence[NotAnalysedReason],
+    remarks: Sequence[str],
+    *,
+    started_at: datetime,
+) -> ForeignAnswer:
+    """Not analysed: every label is there, and nothing is said of it."""
+    return ForeignAnswer(
+        model=model,
+        result=_result(
+            model,
+            AnalysisStatus.NOT_ANALYSED,
+            (ForeignFinding(label=label) for label in model.bundle.labels),
+            reasons or [NotAnalysedReason.NO_ELIGIBLE_IMAGE],
+            remarks,
+            started_at=started_at,
+        ),
+        sources=tuple(read_source(each.path) for each in meant),
+    )
 
 
 def _series_answer(meant: Sequence[ImageInstance], run: _Run) -> ForeignAnswer:
@@ -257,7 +309,13 @@ def _image_answer(meant: Sequence[ImageInstance], run: _Run) -> ForeignAnswer:
             reasons.append(reason)
     if len(eligible) > MOST_IMAGES:
         reasons.append(NotAnalysedReason.TOO_MANY)
+    begun_s = time.monotonic()
     for image in eligible[:MOST_IMAGES]:
+        spent_s = time.monotonic() - begun_s
+        if spent_s > run.model.limits.time_limit_s:
+            reasons.append(NotAnalysedReason.SOFTWARE)
+            remarks.append("The time for one study was spent before every image had its turn.")
+            break
         source = read_source(image.path)
         try:
             values = run.values(image)
@@ -265,7 +323,7 @@ def _image_answer(meant: Sequence[ImageInstance], run: _Run) -> ForeignAnswer:
             reasons.append(error.reason)
             continue
         try:
-            output = run.ask(values[np.newaxis], np.eye(4))
+            output = run.ask(values[np.newaxis], np.eye(4), spent_s=spent_s)
             scored = _scored(output, run, image.sop_instance_uid)
         except NotAnalysedError as error:
             reasons.append(error.reason)

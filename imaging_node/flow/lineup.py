@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from imaging_node.domain.model_state import ModelState, is_in_share
 from imaging_node.flow.analysis import ConfiguredModel
+from imaging_node.flow.foreign_analysis import ForeignModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,27 @@ class ServedModel:
     def name(self) -> str:
         """The bundle's id: of all that share it, one answers a study."""
         return self.model.bundle.identity.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedForeign:
+    """A foreign bundle that serves; nothing of it is loaded between its answers.
+
+    Attributes:
+        bundle: Name of its folder, which is its id.
+        share: Of the studies that a canary answers, in (0, 1].
+    """
+
+    model: ForeignModel
+    bundle: str
+    state: ModelState
+    share: float = 1.0
+
+    def answers(self, study_instance_uid: str) -> bool:
+        """Whether what it says of a study leaves the node."""
+        if self.state is ModelState.CANARY:
+            return is_in_share(study_instance_uid, self.share)
+        return self.state is ModelState.PRIMARY
 
 
 def candidates(
@@ -72,6 +94,7 @@ class _Generation:
     """The models between two changes, and how many studies are at work with them."""
 
     models: tuple[ServedModel, ...]
+    foreign: tuple[ServedForeign, ...] = ()
     holds: int = 0
 
 
@@ -82,6 +105,7 @@ class Hold:
         self._lineup = lineup
         self._generation = generation
         self.models = generation.models
+        self.foreign = generation.foreign
 
     def again(self) -> Hold:
         """A second hold of the same models, to be released by itself."""
@@ -101,15 +125,22 @@ class Hold:
 class Lineup:
     """Owns the models of a process; a change never takes one away from a study at work."""
 
-    def __init__(self, models: Sequence[ServedModel]) -> None:
+    def __init__(
+        self, models: Sequence[ServedModel], foreign: Sequence[ServedForeign] = ()
+    ) -> None:
         self._lock = threading.Lock()
-        self._current = _Generation(tuple(models))
+        self._current = _Generation(tuple(models), tuple(foreign))
         self._generations = [self._current]
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
         """Those that serve the next study."""
         return self._current.models
+
+    @property
+    def foreign(self) -> tuple[ServedForeign, ...]:
+        """Foreign bundles that serve the next study."""
+        return self._current.foreign
 
     def hold(self) -> Hold:
         """Take the models for one study."""
@@ -118,10 +149,10 @@ class Lineup:
             current.holds += 1
         return Hold(self, current)
 
-    def change(self, models: Sequence[ServedModel]) -> None:
+    def change(self, models: Sequence[ServedModel], foreign: Sequence[ServedForeign] = ()) -> None:
         """Serve the next study with these; those that are gone are unloaded after their last."""
         with self._lock:
-            self._current = _Generation(tuple(models))
+            self._current = _Generation(tuple(models), tuple(foreign))
             self._generations.append(self._current)
         self._unload_unused()
 

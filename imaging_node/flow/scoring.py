@@ -21,6 +21,7 @@ from imaging_node.domain.priority import TriageDecision, TriageRule, triage
 from imaging_node.domain.result_object import NodeIdentity
 from imaging_node.flow.analysis import ModelAnswer, analyse, decline, effort_for
 from imaging_node.flow.answering import build_answer
+from imaging_node.flow.foreign_scoring import build_foreign_answers, with_foreign
 from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.lineup import Hold, Lineup, candidates
 from imaging_node.flow.shadowing import ShadowWork, shadow_result
@@ -184,9 +185,6 @@ def _ending(
     # A study over which workers died is not looked at again.
     is_suspect = claim.attempts > ATTEMPTS_BEFORE_DECLINING
     shadow = None if is_suspect else _shadow_work(claim, study, room, hold, answered)
-    if not answers:
-        reason = f"no model is meant for it ({_modalities(study)})"
-        return _without_answer(claim, StudyState.NOT_APPLICABLE, reason), shadow
     kept: list[tuple[ResultObject, str]] = []
     reports: list[tuple[str, str, ResultObject]] = []
     starts: dict[str, datetime] = {}
@@ -206,8 +204,27 @@ def _ending(
         starts |= built.series_started_at
         identity = answer.result.model
         reports.append((identity.name, identity.digest, built.objects[-1]))
+    foreign = build_foreign_answers(
+        study,
+        room,
+        hold.foreign,
+        started_at=started_at,
+        is_suspect=is_suspect,
+        is_alone=not answers,
+    )
+    for each in foreign:
+        objects = each.built.objects
+        kept += [(item, room.spool.write(item.payload)) for item in objects]
+        starts |= each.built.series_started_at
+        identity = each.answer.result.model
+        reports.append((identity.name, identity.digest, objects[-1]))
+    if answers:
+        ending = _with_answers(claim, answers, room)
+    else:
+        reason = "" if foreign else f"no model is meant for it ({_modalities(study)})"
+        ending = _without_answer(claim, StudyState.NOT_APPLICABLE, reason)
     ending = replace(
-        _with_answers(claim, answers, room),
+        with_foreign(ending, foreign),
         objects=tuple(kept),
         answers=tuple(reports),
         series_started_at=starts,
@@ -279,7 +296,8 @@ def _shadow_work(
     """What models that did not answer have still to look at."""
     bundles = {served.bundle for served, _ in answered}
     others = tuple(each for each in hold.models if each.bundle not in bundles)
-    if not others or room.on_recorded is None:
+    foreign = tuple(each for each in hold.foreign if not each.answers(study.study_instance_uid))
+    if not (others or foreign) or room.on_recorded is None:
         return None
     return ShadowWork(
         claim=claim,
@@ -291,6 +309,7 @@ def _shadow_work(
             for served, answer in answered
         ),
         models=others,
+        foreign=foreign,
         hold=hold,
     )
 

@@ -12,7 +12,8 @@ from imaging_node.domain.finding import AnalysisStatus
 from imaging_node.domain.priority import triage
 from imaging_node.domain.study import Study
 from imaging_node.flow.analysis import Effort, analyse
-from imaging_node.flow.lineup import Hold, ServedModel
+from imaging_node.flow.foreign_scoring import foreign_shadow_result
+from imaging_node.flow.lineup import Hold, ServedForeign, ServedModel
 from imaging_node.inference.lanes import ARCHIVE
 from imaging_node.store.claims import Claim
 from imaging_node.store.shadow_results import ShadowResult, record_shadow_results
@@ -35,6 +36,7 @@ class ShadowWork:
     Attributes:
         delivered: What was answered, to compare with.
         models: Those that did not answer.
+        foreign: Foreign bundles whose answers do not leave the node; they come last.
         hold: Keeps them loaded; whoever ends the work releases it.
     """
 
@@ -43,6 +45,7 @@ class ShadowWork:
     delivered: tuple[ShadowResult, ...]
     models: tuple[ServedModel, ...]
     hold: Hold
+    foreign: tuple[ServedForeign, ...] = ()
 
 
 def shadow_owner(bundle: str) -> str:
@@ -63,14 +66,23 @@ def score_in_shadow(work: ShadowWork, room: ScoringRoom) -> None:
     """
     results = list(work.delivered)
     for served in work.models:
-        result = _result(work, served, room)
-        if result is not None:
-            results.append(result)
-            room.counters.add(
-                Metric.SHADOW_RESULTS, model=served.name, status=result.status.replace(" ", "_")
-            )
+        _keep(results, _result(work, served, room), room)
     if len(results) > len(work.delivered):
         record_shadow_results(room.database, results)
+    # One by one: each may take minutes, and nothing before it waits for it.
+    for foreign in work.foreign:
+        kept: list[ShadowResult] = []
+        _keep(kept, foreign_shadow_result(work.claim, work.study, foreign, room), room)
+        if kept:
+            record_shadow_results(room.database, kept)
+
+
+def _keep(results: list[ShadowResult], result: ShadowResult | None, room: ScoringRoom) -> None:
+    if result is not None:
+        results.append(result)
+        room.counters.add(
+            Metric.SHADOW_RESULTS, model=result.model, status=result.status.replace(" ", "_")
+        )
 
 
 def _result(work: ShadowWork, served: ServedModel, room: ScoringRoom) -> ShadowResult | None:

@@ -1,4 +1,8 @@
-"""`models add`: unpack, check, run the golden cases, look at recent studies, take into shadow."""
+"""`models add`: check a bundle, and take it into shadow.
+
+A signed one is unpacked, its golden cases are run, and recent studies are looked at. A foreign one
+is code: it is taken over by the hash that an operator answers for, and nothing of it is run.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import os
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,8 +19,10 @@ from imaging_node.domain.errors import BundleError
 from imaging_node.flow.dry_run import DryRun, would_take
 from imaging_node.inference.bundle import METADATA_NAME, VERSION_MARK, load_bundle
 from imaging_node.inference.bundle_files import read_json
+from imaging_node.inference.foreign_bundle import install_foreign
 from imaging_node.inference.trust import trusted_keys
 from imaging_node.inference.unpacking import unpack
+from imaging_node.node.foreign_models import installed_digest, verify_foreign
 from imaging_node.node.installed import (
     InstalledBundle,
     added_directory,
@@ -28,8 +35,10 @@ from imaging_node.node.models import verify_place
 from imaging_node.node.wiring import now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from imaging_node.inference.foreign_declaration import SiteChoices
     from imaging_node.settings import Settings
     from imaging_node.store.database import Database
     from imaging_node.store.spool import Spool
@@ -45,12 +54,14 @@ class Admission:
 
     Attributes:
         verified: One line that says what was checked.
-        dry_run: Which recent studies it would have taken.
+        dry_run: Which recent studies it would have taken; None for a foreign one.
+        left_out: Files of a foreign one that were not taken over.
     """
 
     place: InstalledBundle
     verified: str
-    dry_run: DryRun
+    dry_run: DryRun | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def add_bundle(
@@ -63,11 +74,7 @@ def add_bundle(
         SettingsError: The site's settings for its name do not fit it.
         StorageError: It could not be recorded.
     """
-    folder = added_directory(settings)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    incoming = folder / f".incoming-{secrets.token_hex(8)}"
-    incoming.mkdir(mode=0o700)
-    try:
+    with _incoming(settings) as incoming:
         unpacked = incoming / "unpacked"
         unpack(source, unpacked)
         bundle = _name_for(source, unpacked, settings)
@@ -82,18 +89,94 @@ def add_bundle(
             frozenset(model_settings(settings, bundle).waive),
             since=now() - timedelta(days=DRY_RUN_DAYS),
         )
-        _make_durable(tried.directory)
-        place = InstalledBundle(bundle=bundle, directory=folder / bundle, is_added=True)
-        tried.directory.rename(place.directory)
-        try:
-            note_added(settings, database, place, digest=loaded.manifest_digest, reason=reason)
-        except BaseException:
-            shutil.rmtree(place.directory)
-            raise
-        _fsync(folder)
+        place = _move_in(tried, settings, database, digest=loaded.manifest_digest, reason=reason)
+    return Admission(place=place, verified=verified, dry_run=dry_run)
+
+
+def is_zoo_bundle(source: Path) -> bool:
+    """True for a folder of a MONAI bundle that says nothing to this node: it would be foreign."""
+    try:
+        metadata = read_json(source, METADATA_NAME, (source / METADATA_NAME).read_bytes())
+    except (OSError, BundleError):
+        return False
+    return "imaging_node" not in metadata
+
+
+def add_foreign(
+    source: Path,
+    settings: Settings,
+    database: Database,
+    *,
+    trust_code: str | None,
+    site: SiteChoices,
+    reason: str,
+) -> Admission:
+    """Take a bundle of the MONAI zoo; it serves in shadow from then on, for the hash alone.
+
+    Args:
+        trust_code: Of exactly its files, by which an operator answers for its code.
+        site: What the site says of it.
+
+    Raises:
+        UntrustedCodeError: No hash, or another; the message tells it, and what code there is.
+        BundleError: It is not taken; nothing is left of it.
+        StorageError: It could not be recorded.
+    """
+    with _incoming(settings) as incoming:
+        done = install_foreign(source.absolute(), incoming, trust_code=trust_code, site=site)
+        bundle, trusted_code = done.bundle.declaration.id, done.bundle.trust_hash
+        # Of all bundles with one id one is primary: a foreign one never takes another's place.
+        if bundle in {each.name for each in installed_bundles(settings).values()}:
+            raise _refused(
+                source,
+                f"there is a bundle {bundle!r} already; remove that one, or give this one another"
+                " `name` in the file of --site",
+            )
+        tried = InstalledBundle(bundle=bundle, directory=done.bundle.directory, is_added=True)
+        digest = installed_digest(tried)
+        verified = verify_foreign(tried, manifest_digest=digest, trusted_code=trusted_code)
+        place = _move_in(
+            tried, settings, database, digest=digest, reason=reason, trusted_code=trusted_code
+        )
+    return Admission(place=place, verified=verified, left_out=done.left_out)
+
+
+@contextmanager
+def _incoming(settings: Settings) -> Iterator[Path]:
+    """A folder beside the added bundles, gone at the end."""
+    folder = added_directory(settings)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    incoming = folder / f".incoming-{secrets.token_hex(8)}"
+    incoming.mkdir(mode=0o700)
+    try:
+        yield incoming
     finally:
         shutil.rmtree(incoming)
-    return Admission(place=place, verified=verified, dry_run=dry_run)
+
+
+def _move_in(
+    tried: InstalledBundle,
+    settings: Settings,
+    database: Database,
+    *,
+    digest: str,
+    reason: str,
+    trusted_code: str = "",
+) -> InstalledBundle:
+    """Put a checked bundle in its place, and record it, or neither."""
+    folder = added_directory(settings)
+    _make_durable(tried.directory)
+    place = replace(tried, directory=folder / tried.bundle)
+    tried.directory.rename(place.directory)
+    try:
+        note_added(
+            settings, database, place, digest=digest, reason=reason, trusted_code=trusted_code
+        )
+    except BaseException:
+        shutil.rmtree(place.directory)
+        raise
+    _fsync(folder)
+    return place
 
 
 def _name_for(source: Path, unpacked: Path, settings: Settings) -> str:
@@ -104,7 +187,11 @@ def _name_for(source: Path, unpacked: Path, settings: Settings) -> str:
         raise _refused(source, f"it has no {METADATA_NAME}; it is no MONAI bundle") from error
     key = metadata.get("imaging_node")
     if not isinstance(key, dict):
-        raise _refused(source, "its metadata have no key imaging_node: it is a foreign bundle")
+        raise _refused(
+            source,
+            "its metadata have no key imaging_node: it is a foreign bundle; unpack it, and give"
+            " its folder",
+        )
     name, version = str(key.get("id", "")), str(metadata.get("version", ""))
     if not _IDENTIFIER.fullmatch(name) or not _VERSION.fullmatch(version):
         raise _refused(source, f"{name!a} {version!a} is no id and version of a bundle")

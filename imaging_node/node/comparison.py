@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.comparison import ModelComparison, compare
+from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.flow.comparing import Kept, compare_cohort, kept_scores, read_labels
 from imaging_node.flow.reprocessing import scan_archive
+from imaging_node.inference.foreign_bundle import is_foreign
 from imaging_node.node.installed import find_bundle, installed_bundles
 from imaging_node.node.models import ModelLoader
 from imaging_node.node.scoring_room import open_decoders, site_rules
@@ -48,12 +50,18 @@ def compare_models(
 
     Raises:
         BundleError: A bundle is refused.
-        UnknownRecordError: There is no such bundle.
+        UnknownRecordError: There is no such bundle, or it is a foreign one.
         OperatorError: The labels cannot be read.
     """
     known = read_labels(labels) if labels else {}
     installed = installed_bundles(settings)
     places = [find_bundle(installed, each) for each in bundles]
+    for place in places:
+        if is_foreign(place.directory):
+            raise UnknownRecordError(
+                f"cannot compare {place.bundle}: it is a foreign bundle, which gives no calibrated"
+                " scores and calls nothing; look at its segmentations in shadow instead"
+            )
     with _studies(settings, files, days, progress) as (database, spool, cohort, kept):
         loader = ModelLoader(settings)
         decoder = open_decoders(settings)

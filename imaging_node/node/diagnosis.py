@@ -120,7 +120,12 @@ def _bundles(settings: Settings) -> Iterator[Observation]:
     for row, _ in bundle_states(settings):
         what = f"bundle {row.bundle}"
         try:
-            found = verify_bundle(row.bundle, settings, manifest_digest=row.manifest_digest)
+            found = verify_bundle(
+                row.bundle,
+                settings,
+                manifest_digest=row.manifest_digest,
+                trusted_code=row.trusted_code,
+            )
         except OperatorError as error:
             yield Observation(
                 what=what, found=str(error), is_sound=False, is_fault=row.state.may_answer

@@ -22,6 +22,7 @@ from imaging_node.inference.bundle import (
     default_bundle_directory,
     find_bundles,
 )
+from imaging_node.inference.foreign_bundle import is_foreign
 from imaging_node.settings import ModelSettings
 from imaging_node.store.database import open_database
 from imaging_node.store.model_states import NO_DECISIONS, ModelDecisions, read_decisions
@@ -100,9 +101,12 @@ def declared(directory: Path) -> tuple[str, ModelState]:
     """Version and first state that a bundle's metadata state, before anything was verified.
 
     A bundle that cannot be read counts as primary: then it is loaded, and refused with its fault.
+    A foreign one is retired unless somebody decided otherwise: settings grant no trust.
     """
     try:
         metadata = json.loads((directory / METADATA_NAME).read_bytes())
+        if is_foreign(directory):
+            return str(metadata["version"]), ModelState.RETIRED
         initial = metadata["imaging_node"].get("initial_state")
         return str(metadata["version"]), ModelState(initial or ModelState.PRIMARY)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -186,9 +186,18 @@ def remove_model(
 
 
 def note_added(
-    settings: Settings, database: Database, place: InstalledBundle, *, digest: str, reason: str
+    settings: Settings,
+    database: Database,
+    place: InstalledBundle,
+    *,
+    digest: str,
+    reason: str,
+    trusted_code: str = "",
 ) -> list[ModelChange]:
     """Record a bundle whose files are in place: in shadow until somebody promotes it.
+
+    Args:
+        trusted_code: Hash of the foreign bundle that whoever runs this answers for.
 
     Raises:
         StorageError: Somebody else changed models at the same moment, or nothing was recorded.
@@ -203,8 +212,12 @@ def note_added(
         replaced="",
         fault="",
         changed_at=now(),
+        trusted_code=trusted_code,
     )
     installed = {place.bundle: place}
+    if trusted_code:
+        # History and audit name the grant: the digest beside it is that of the copy.
+        reason = f"code {trusted_code} trusted; {reason}"
     change = _describe(None, row, ModelAction.ADD, reason, _user(), installed)
     record_changes(database, [change], [row], revision=decisions.revision)
     _audit(settings, [change])
@@ -228,7 +241,12 @@ def _change(
         former = rows[row.bundle].state
         if row.state.may_answer or (row.state.is_loaded and not former.is_loaded):
             place = find_bundle(installed, row.bundle)
-            verify_place(place, settings, manifest_digest=row.manifest_digest)
+            verify_place(
+                place,
+                settings,
+                manifest_digest=row.manifest_digest,
+                trusted_code=row.trusted_code,
+            )
     who = changed_by or _user()
     changes = [_describe(rows[row.bundle], row, action, reason, who, installed) for row in wanted]
     if changes:

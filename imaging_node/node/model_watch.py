@@ -6,12 +6,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.errors import ImagingNodeError
-from imaging_node.node.serving import serve_models
+from imaging_node.node.foreign_models import serve_foreign
+from imaging_node.node.serving import LOADED, serve_models
 from imaging_node.store.model_states import model_revision, note_faults, read_decisions
 from imaging_node.telemetry import Event, Metric, log, place_of
 
 if TYPE_CHECKING:
-    from imaging_node.flow.lineup import Lineup, ServedModel
+    from imaging_node.flow.lineup import Lineup, ServedForeign, ServedModel
     from imaging_node.node.models import ModelLoader
     from imaging_node.settings import Settings
     from imaging_node.store.database import Database
@@ -69,7 +70,9 @@ class ModelWatch:
         decisions = read_decisions(self._database)
         former = self._lineup.models
         models, faults = serve_models(self._settings, decisions, self._loader, former=former)
-        self._lineup.change(models)
+        foreign, foreign_faults = serve_foreign(self._settings, decisions, states=LOADED)
+        known_foreign = {(each.bundle, each.state, each.share) for each in self._lineup.foreign}
+        self._lineup.change(models, foreign)
         self._revision = decisions.revision
         loaded = {id(each.model) for each in former}
         known = {(each.bundle, each.state, each.share) for each in former}
@@ -78,7 +81,10 @@ class ModelWatch:
                 note_model(each, self._counters)
             elif (each.bundle, each.state, each.share) not in known:
                 note_state(each)
-        note_faults(self._database, faults)
+        for served in foreign:
+            if (served.bundle, served.state, served.share) not in known_foreign:
+                note_state(served)
+        note_faults(self._database, faults | foreign_faults)
         return True
 
     def _watch(self) -> None:
@@ -110,7 +116,7 @@ def note_model(served: ServedModel, counters: Counters) -> None:
         log(Event.PRECISION_REFUSED, model=identity.name, reason=opened.refusal)
 
 
-def note_state(served: ServedModel) -> None:
+def note_state(served: ServedModel | ServedForeign) -> None:
     """Say in which state a model serves from now on."""
     identity = served.model.bundle.identity
     log(Event.MODEL_SERVES, model=identity.name, version=identity.version, state=served.state)

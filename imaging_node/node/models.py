@@ -15,9 +15,11 @@ from imaging_node.inference.batching import Batcher
 from imaging_node.inference.bundle import load_bundle
 from imaging_node.inference.engine_cache import describe_gpu, engine_folder
 from imaging_node.inference.execution import Execution, choose_provider, share_threads
+from imaging_node.inference.foreign_bundle import is_foreign
 from imaging_node.inference.opening import open_model
 from imaging_node.inference.scorer import Scorer
 from imaging_node.inference.trust import trusted_keys
+from imaging_node.node.foreign_models import verify_foreign
 from imaging_node.node.installed import (
     InstalledBundle,
     bundle_directory,
@@ -188,12 +190,15 @@ def load_models(
     return tuple(each.model for each in models)
 
 
-def verify_bundle(name: str, settings: Settings, *, manifest_digest: str = "") -> str:
+def verify_bundle(
+    name: str, settings: Settings, *, manifest_digest: str = "", trusted_code: str = ""
+) -> str:
     """Check one bundle's files and golden cases, with the site's settings for it if there are.
 
     Args:
         name: Its folder's, or "<id>@<version>".
         manifest_digest: What was added under that name; "" for any that is signed.
+        trusted_code: Of a foreign bundle, the hash that was granted.
 
     Returns:
         One line that says what was checked.
@@ -208,11 +213,24 @@ def verify_bundle(name: str, settings: Settings, *, manifest_digest: str = "") -
             f"models: there is no bundle {name!r} in {bundle_directory(settings)};"
             " see `imaging-node models list`"
         )
-    return verify_place(find_bundle(installed, name), settings, manifest_digest=manifest_digest)
+    return verify_place(
+        find_bundle(installed, name),
+        settings,
+        manifest_digest=manifest_digest,
+        trusted_code=trusted_code,
+    )
 
 
-def verify_place(place: InstalledBundle, settings: Settings, *, manifest_digest: str = "") -> str:
+def verify_place(
+    place: InstalledBundle,
+    settings: Settings,
+    *,
+    manifest_digest: str = "",
+    trusted_code: str = "",
+) -> str:
     """The same for a folder."""
+    if trusted_code or is_foreign(place.directory):
+        return verify_foreign(place, manifest_digest=manifest_digest, trusted_code=trusted_code)
     loader = ModelLoader(settings)
     try:
         model = loader.load(place, manifest_digest=manifest_digest)

@@ -127,6 +127,7 @@ class StudyWorkers:
         self._limit = settings.scoring.concurrent_studies
         longest_launch_s = FIRST_LAUNCH_FACTOR * settings.scoring.launch_limit_s
         self._longest_study_s = LONGEST_STUDY_S + longest_launch_s
+        self._foreign_limit_s = settings.scoring.foreign_limit_s
         self._lease = timedelta(seconds=settings.scoring.lease_s)
         self._worker = worker_name("score")
         self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="study")
@@ -309,7 +310,10 @@ class StudyWorkers:
         """End the process when a study is stuck: its attempt counts, no other's does."""
         for future, work in running:
             claim = work.claim
-            if not future.done() and time.monotonic() - work.begun_s > self._longest_study_s:
+            # Foreign bundles have a time of their own, one after another.
+            foreign_s = self._foreign_limit_s * len(self._room.lineup.foreign)
+            longest_s = self._longest_study_s + foreign_s
+            if not future.done() and time.monotonic() - work.begun_s > longest_s:
                 log(
                     Event.STUDY_HANGS,
                     study=self._room.pseudonyms.token(claim.study_instance_uid),

@@ -11,8 +11,9 @@ from imaging_node.domain.priority import TriageRule
 from imaging_node.flow.group_commit import GroupCommit
 from imaging_node.flow.lineup import Lineup
 from imaging_node.flow.scoring import ScoringRoom
+from imaging_node.node.foreign_models import serve_foreign
 from imaging_node.node.installed import read_node_decisions
-from imaging_node.node.model_watch import note_model
+from imaging_node.node.model_watch import note_model, note_state
 from imaging_node.node.models import ModelLoader, closed_on_failure, require_findings
 from imaging_node.node.serving import LOADED, serve_models
 from imaging_node.node.wiring import node_identity, now, open_state
@@ -57,16 +58,19 @@ def open_scoring_room(
     with closed_on_failure(loader):
         models, faults = serve_models(model_settings or settings, decisions, loader, states=states)
         require_findings(settings, models)
+    foreign, foreign_faults = serve_foreign(model_settings or settings, decisions, states=states)
     for model in models:
         note_model(model, counters)
+    for each in foreign:
+        note_state(each)
     database, spool, pseudonyms = open_state(settings)
     if decisions.rows and model_settings is None:
-        note_faults(database, faults)
+        note_faults(database, faults | foreign_faults)
     return ScoringRoom(
         database=database,
         spool=spool,
         pseudonyms=pseudonyms,
-        lineup=Lineup(models),
+        lineup=Lineup(models, foreign),
         batcher=loader.batcher,
         decoder=open_decoders(settings),
         node=node_identity(settings),

@@ -8,6 +8,7 @@ from imaging_node.domain.errors import BundleError, SettingsError
 from imaging_node.domain.model_state import ModelState
 from imaging_node.flow.lineup import ServedModel
 from imaging_node.inference.bundle_files import MANIFEST_NAME, digest_of_manifest
+from imaging_node.node.foreign_models import is_foreign_row
 from imaging_node.node.installed import (
     InstalledBundle,
     bundle_directory,
@@ -38,6 +39,8 @@ def serve_models(
 ) -> tuple[tuple[ServedModel, ...], dict[str, str]]:
     """Load what the decisions ask for; a bundle that serves already is not loaded again.
 
+    Foreign bundles are not among them: see `node.foreign_models`.
+
     Args:
         former: What serves now. When there is something, a bundle that is refused leaves the
             former primary of its name in its place.
@@ -54,7 +57,7 @@ def serve_models(
     serving: list[ServedModel] = []
     faults: dict[str, str] = {}
     for row in effective_rows(settings, decisions, installed):
-        if row.state not in states:
+        if row.state not in states or is_foreign_row(row, installed.get(row.bundle)):
             continue
         place = installed.get(row.bundle) or InstalledBundle(
             bundle=row.bundle,

@@ -97,6 +97,16 @@ class ScoringSettings(Section):
         description="Seconds after which a launch hangs and its process is replaced; ten times as"
         " long for a GPU's first launch of a size.",
     )
+    foreign_limit_s: float = Field(
+        300,
+        ge=10,
+        le=3600,
+        description="Seconds that one foreign bundle may take for one study, its start included.",
+    )
+    foreign_memory_mib: int = Field(
+        16384, ge=256, le=1048576, description="Memory of it above what its libraries take."
+    )
+    foreign_threads: int = Field(1, ge=1, le=256, description="Threads that it computes with.")
     decoders: int = Field(2, ge=1, le=64, description="Processes that decode pixels.")
     decoder_memory_mib: int = Field(
         768,

@@ -165,6 +165,7 @@ def _values(row: ModelRow) -> dict[str, Any]:
         "replaced": row.replaced,
         "fault": row.fault,
         "changed_at": row.changed_at,
+        "trusted_code": row.trusted_code,
     }
 
 
@@ -178,4 +179,5 @@ def _row(row: sa.Row[Any]) -> ModelRow:
         replaced=row.replaced,
         fault=row.fault,
         changed_at=row.changed_at,
+        trusted_code=row.trusted_code,
     )

@@ -318,6 +318,7 @@ model_states = Table(
     # What the scorer met; no decision, so it changes beside them.
     Column("fault", String, nullable=False, default=""),
     Column("changed_at", Moment, nullable=False),
+    Column("trusted_code", String, nullable=False, default=""),
     Column("checksum", Integer),
     CheckConstraint(_one_of("state", ModelState), name="model_state_is_known"),
 )
@@ -354,6 +355,8 @@ shadow_results = Table(
     Column("status", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("findings", JSON, nullable=False),
+    # Of a foreign bundle, which scores nothing: volumes, or numbers on a scale of its own.
+    Column("labels", JSON, nullable=False, default=list),
     Column("priority", String, nullable=False),
     Column("duration_ms", Integer, nullable=False),
     Column("recorded_at", Moment, nullable=False),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from imaging_node.domain.finding import AnalysisStatus, FindingScore
+from imaging_node.domain.foreign_result import LabelSummary
 from imaging_node.domain.priority import ReadingPriority
 from imaging_node.store.checksums import is_intact
 from imaging_node.store.listings import stored_finding
@@ -28,6 +29,7 @@ class ShadowResult:
         is_delivered: True for the answer that was sent, kept to compare with.
         reason: Why something was not analysed; "" when everything was.
         findings: As in an answer, none without scores.
+        labels: What a foreign bundle said; empty for the node's own models.
         priority: What the study would have had with this answer alone.
         duration_ms: From reading the study to its scores; 0 for a delivered answer.
     """
@@ -45,6 +47,7 @@ class ShadowResult:
     priority: ReadingPriority
     duration_ms: int
     recorded_at: datetime
+    labels: tuple[LabelSummary, ...] = ()
 
 
 def record_shadow_results(database: Database, results: Sequence[ShadowResult]) -> None:
@@ -54,7 +57,10 @@ def record_shadow_results(database: Database, results: Sequence[ShadowResult]) -
             shadow_results.insert(),
             [
                 {name: getattr(each, name) for name in ShadowResult.__dataclass_fields__}
-                | {"findings": [asdict(score) for score in each.findings]}
+                | {
+                    "findings": [asdict(score) for score in each.findings],
+                    "labels": [asdict(label) for label in each.labels],
+                }
                 for each in results
             ],
         )
@@ -77,6 +83,7 @@ def list_shadow_results(
                     "status": AnalysisStatus(row.status),
                     "priority": ReadingPriority(row.priority),
                     "findings": tuple(stored_finding(each) for each in row.findings),
+                    "labels": tuple(LabelSummary(**each) for each in row.labels),
                 }
             )
             for row in connection.execute(
