@@ -150,7 +150,7 @@ def test_one_that_is_given_up_or_changed_leaves_the_nodes_answer_as_it_is(
         assert study.state is StudyState.DONE
         own, theirs = kinds(room, uid)[:-1], kinds(room, uid)[-1]
         assert "report" in own
-        assert theirs == "not analysed"
+        assert theirs == "not-analysed-report"
         assert "software failure" in study.reason
 
 
@@ -158,7 +158,7 @@ def test_a_study_over_which_workers_died_is_not_shown_to_it(
     opened: ScoringRoom, clock: Clock, tmp_path: Path, bones: ServedForeign
 ) -> None:
     room, uid = scored(opened, clock, tmp_path, bones, attempts=ATTEMPTS_BEFORE_DECLINING + 1)
-    assert kinds(room, uid) == ["not analysed"]
+    assert kinds(room, uid) == ["not-analysed-report"]
     assert record(room, clock, uid).state is StudyState.NOT_ANALYSED
 
 
