@@ -92,6 +92,12 @@ class QuantityStream:
             psi = population_stability(self.bins, self.reference, limits)
             self.window = {KS: Reading(*ks), PSI: Reading(*psi)}
 
+    def forget_evidence(self) -> None:
+        """Begin the CUSUMs and the window anew."""
+        self.mean = self.spread = None
+        self.bins.clear()
+        self.window = {}
+
     def readings(self, limits: Limits) -> dict[str, Reading]:
         """What each statistic says now; nothing before there is a reference."""
         if self.mean is None or self.spread is None:
@@ -165,6 +171,10 @@ class RateStream:
         if self.share is None:
             self.share = rate_cusum(self.reference, limits)
         self.share.add(value, limits.cusum)
+
+    def forget_evidence(self) -> None:
+        """Begin the CUSUM anew."""
+        self.share = None
 
     def readings(self, limits: Limits) -> dict[str, Reading]:
         """What each statistic says now; nothing before there is a reference."""
