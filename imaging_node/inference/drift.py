@@ -19,8 +19,9 @@ windows each of 200 against references of 200, 500 and 5,000 (seed 20260101) exc
 approximation by 4 % at most, down to tails of 1e-6; `_PSI_MARGIN` is more than that.
 
 Shares. Of two samples of one share, W * KL(window, pooled) + n * KL(reference, pooled) exceeds t
-with a probability well under 2 exp(-t): Chernoff's bound where the share is known, and by Wilks half
-of a chi-squared variable where it is not. A test holds it against 40,000 draws, rare cases included.
+with a probability well under 2 exp(-t): Chernoff's bound where the share is known, and by Wilks
+half of a chi-squared variable where it is not. A test holds it against 40,000 draws, rare cases
+included.
 
 The reference is a sample, too: the CUSUM's mean may be off by what such a sample allows. That costs
 it small changes, which the windows see: they weigh both samples' errors together.
