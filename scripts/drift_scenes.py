@@ -130,9 +130,12 @@ def radiographs(data: Path, *, reference_images: int, pool: int, shifted: int) -
         shifted: Images to each planted change.
     """
     model = load_models(Settings())[0]
+    # Shuffled once more as patients: in the order of images those with many would come first.
+    shuffled = standard_random.Random(7)  # noqa: S311 - no secret
     rows = _rows(data, "kermany")
-    standard_random.Random(7).shuffle(rows)  # noqa: S311 - no secret
+    shuffled.shuffle(rows)
     patients = list({each["patient_id"]: each for each in rows}.values())
+    shuffled.shuffle(patients)
     score = _Scoring(data, model)
     reference = score(patients[:reference_images])
     stream_rows = patients[reference_images : reference_images + pool]

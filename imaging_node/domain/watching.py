@@ -29,7 +29,7 @@ class DriftAlarm:
         quantity: e.g. "input_mean", "probability:Pneumonia", "positive:Pneumonia", "refused".
         group_kind: "all", "scanner" or "view".
         group_value: "", number of the scanner, or the view's word.
-        statistic: "cusum_up", "cusum_down", "cusum_spread", "ks" or "psi".
+        statistic: "cusum_up", "cusum_down", "cusum_spread", "ks", "psi" or "share".
         raised_at, cleared_at: Timezone-aware; None: it is on.
         raised_after: Studies of the group until then.
         scanner_name: Of a scanner's group, for people; it comes from a header: neither for logs

@@ -22,6 +22,7 @@ from imaging_node.store.observations import (
 )
 from imaging_node.store.watches import (
     RaisedAlarm,
+    list_alarms,
     list_watched,
     read_watch_state,
     record_watch,
@@ -40,8 +41,8 @@ class WatchingRoom:
     """What watching needs.
 
     Attributes:
-        references: By model digest what the loaded bundles declare, None of one that declares
-            nothing.
+        references: Of every model that answers, by digest, what its bundle declares; None of one
+            that declares nothing.
         baseline: Studies that become a reference where there is none.
     """
 
@@ -52,7 +53,10 @@ class WatchingRoom:
 
 
 def watch_models(room: WatchingRoom) -> int:
-    """Judge all studies that ended since the last time.
+    """Judge all studies that ended since the last time, of the models that answer.
+
+    Alarms of a model that answers no more end: nobody reads its results, and nothing of its
+    stream comes any more.
 
     Returns:
         How many alarms were raised.
@@ -62,8 +66,11 @@ def watch_models(room: WatchingRoom) -> int:
     """
     references = room.references()
     raised = 0
+    for alarm in list_alarms(room.database, only_on=True):
+        if alarm.model_digest not in references:
+            _take_leave(room, alarm.model, alarm.model_digest)
     for model, digest, newest in observed_models(room.database):
-        while True:
+        while digest in references:
             seen_id, alarms = _take(room, model, digest, references.get(digest))
             raised += alarms
             if seen_id is None or seen_id >= newest:
@@ -183,6 +190,28 @@ def _take(
             count=change.studies,
         )
     return images[-1].id, len(raised)
+
+
+def _take_leave(room: WatchingRoom, model: str, digest: str) -> None:
+    """End the alarms of a model that answers no more; what it is compared with is kept."""
+    state = read_watch_state(room.database, digest)
+    if state is None or state.plain is None:
+        return
+    watch = DriftWatch(None, baseline=room.baseline)
+    try:
+        watch.restore(state.plain)
+    except (KeyError, TypeError, ValueError):
+        log(Event.WATCH_STATE_LOST, model=model)
+    watch.fall_silent()
+    record_watch(
+        room.database,
+        _described(model, digest, watch, state.reference_source, room.clock()),
+        plain=watch.to_plain(),
+        seen_id=state.seen_id,
+        raised=(),
+        cleared=None,
+        former=state,
+    )
 
 
 def _described(

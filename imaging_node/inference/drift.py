@@ -18,7 +18,13 @@ PSI. In a stable stream PSI / (1 / window + 1 / reference) is nearly chi-squared
 windows each of 200 against references of 200, 500 and 5,000 (seed 20260101) exceeded the
 approximation by 4 % at most, down to tails of 1e-6; `_PSI_MARGIN` is more than that.
 
-The reference is a sample, too: the CUSUM's mean may be off by what such a sample allows.
+Shares. Of two samples of one share, W * KL(window, pooled) + n * KL(reference, pooled) exceeds t
+with a probability well under 2 exp(-t): Chernoff's bound where the share is known, and by Wilks
+half of a chi-squared variable where it is not. A test holds it against 40,000 draws, rare cases
+included.
+
+The reference is a sample, too: the CUSUM's mean may be off by what such a sample allows. That costs
+it small changes, which the windows see: they weigh both samples' errors together.
 """
 
 from __future__ import annotations
@@ -230,6 +236,24 @@ def population_stability(
     scale = 1 / len(bins) + 1 / reference.images
     threshold = _PSI_MARGIN * scale * _chi_squared_quantile(len(begins) - 1, limits.tail)
     return index, threshold + (_TIED_PSI if reference.has_ties else 0.0)
+
+
+def share_change(
+    values: Sequence[float], reference: RateReference, limits: Limits
+) -> tuple[float, float]:
+    """How little a window's share and the reference's are one, in natural logarithms."""
+    window, n = len(values), reference.images
+    share = sum(values) / window
+    pooled = (window * share + n * reference.rate) / (window + n)
+    distance = window * _divergence(share, pooled) + n * _divergence(reference.rate, pooled)
+    return distance, math.log(2 / limits.tail)
+
+
+def _divergence(share: float, other: float) -> float:
+    """Kullback and Leibler's, of two shares; 0 * log(0) is 0."""
+    return sum(
+        p * math.log(p / q) for p, q in ((share, other), (1 - share, 1 - other)) if p > 0 and q > 0
+    )
 
 
 @lru_cache

@@ -17,19 +17,20 @@ from imaging_node.inference.drift import (
     population_stability,
     position_cusum,
     rate_cusum,
+    share_change,
 )
 from imaging_node.inference.reference import quantiles_of
 
-CUSUM_UP, CUSUM_DOWN, CUSUM_SPREAD, KS, PSI = (
-    "cusum_up", "cusum_down", "cusum_spread", "ks", "psi",
+CUSUM_UP, CUSUM_DOWN, CUSUM_SPREAD, KS, PSI, SHARE = (
+    "cusum_up", "cusum_down", "cusum_spread", "ks", "psi", "share",
 )  # fmt: skip
-STATISTICS = (CUSUM_UP, CUSUM_DOWN, CUSUM_SPREAD, KS, PSI)
+STATISTICS = (CUSUM_UP, CUSUM_DOWN, CUSUM_SPREAD, KS, PSI, SHARE)
 """Every statistic, by the name that alarms and metrics use."""
 
 # About the last 200 studies.
 _RECENT_WEIGHT = 0.01
 # A CUSUM's alarm ends when it is back at its beginning, a window's at half of its threshold.
-_CLEARED = {CUSUM_UP: 0.0, CUSUM_DOWN: 0.0, CUSUM_SPREAD: 0.0, KS: 0.5, PSI: 0.5}
+_CLEARED = {CUSUM_UP: 0.0, CUSUM_DOWN: 0.0, CUSUM_SPREAD: 0.0, KS: 0.5, PSI: 0.5, SHARE: 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,12 @@ class QuantityStream:
             psi = population_stability(self.bins, self.reference, limits)
             self.window = {KS: Reading(*ks), PSI: Reading(*psi)}
 
+    def forget_evidence(self) -> None:
+        """Begin the CUSUMs and the window anew."""
+        self.mean = self.spread = None
+        self.bins.clear()
+        self.window = {}
+
     def readings(self, limits: Limits) -> dict[str, Reading]:
         """What each statistic says now; nothing before there is a reference."""
         if self.mean is None or self.spread is None:
@@ -152,6 +159,8 @@ class RateStream:
     studies: int = 0
     recent: float = 0.0
     share: Cusum | None = None
+    values: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    window: dict[str, Reading] = field(default_factory=dict)
 
     def add(self, value: float, limits: Limits) -> None:
         """Take the value of one study, in [0, 1]: 1 if it is so of all its images."""
@@ -165,6 +174,15 @@ class RateStream:
         if self.share is None:
             self.share = rate_cusum(self.reference, limits)
         self.share.add(value, limits.cusum)
+        self.values.append(value)
+        if len(self.values) == WINDOW and not self.studies % CHECK_EVERY:
+            self.window = {SHARE: Reading(*share_change(self.values, self.reference, limits))}
+
+    def forget_evidence(self) -> None:
+        """Begin the CUSUM and the window anew."""
+        self.share = None
+        self.values.clear()
+        self.window = {}
 
     def readings(self, limits: Limits) -> dict[str, Reading]:
         """What each statistic says now; nothing before there is a reference."""
@@ -173,6 +191,7 @@ class RateStream:
         return {
             CUSUM_UP: Reading(self.share.up, limits.cusum),
             CUSUM_DOWN: Reading(self.share.down, limits.cusum),
+            **self.window,
         }
 
     def to_plain(self) -> dict[str, Any]:
@@ -184,6 +203,8 @@ class RateStream:
             "studies": self.studies,
             "recent": self.recent,
             "sums": self.share and [self.share.up, self.share.down],
+            "values": list(self.values),
+            "window": {name: [each.value, each.threshold] for name, each in self.window.items()},
         }
 
 
@@ -198,6 +219,8 @@ def rate_stream(plain: dict[str, Any], baseline: int, limits: Limits) -> RateStr
         total=float(plain["total"]),
         studies=int(plain["studies"]),
         recent=float(plain["recent"]),
+        values=deque((float(each) for each in plain["values"]), maxlen=WINDOW),
+        window={name: Reading(*map(float, each)) for name, each in plain["window"].items()},
     )
     if plain["reference"] is not None:
         images, rate = plain["reference"]

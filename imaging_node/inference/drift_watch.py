@@ -150,6 +150,13 @@ class DriftWatch:
             noticed += self._noticed(group, streams)
         return noticed
 
+    def fall_silent(self) -> None:
+        """Forget evidence and alarms, not references: the stream was interrupted."""
+        for streams in self._groups.values():
+            streams.over.clear()
+            for _, stream in streams.each():
+                stream.forget_evidence()
+
     def over(self) -> Iterator[tuple[Group, str, str]]:
         """Group, quantity and statistic of every alarm that is on."""
         for group, streams in self._groups.items():

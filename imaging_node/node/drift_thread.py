@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
-from imaging_node.domain.errors import DurabilityError, SettingsError, StorageError
+from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.flow.stop_rule import apply_stop_rule
 from imaging_node.flow.watching import WatchingRoom, forget_old, watch_models
 from imaging_node.store.labels import count_labels, labelled_cases
@@ -34,7 +34,7 @@ class DriftThread:
         self,
         settings: WatchingSettings,
         room: WatchingRoom,
-        demote: Demote | None,
+        demote: Demote,
         on_storage: Callable[[StorageError], None],
     ) -> None:
         """Take what the thread works with.
@@ -42,16 +42,9 @@ class DriftThread:
         Args:
             settings: The site's.
             room: Database and references.
-            demote: What the stop rule calls; None where no model can be moved to shadow.
+            demote: What the stop rule calls.
             on_storage: Called with what the database raised.
-
-        Raises:
-            SettingsError: There is a stop rule, and nothing that it could do.
         """
-        if settings.stop_rule.is_on and demote is None:
-            raise SettingsError(
-                "watching.stop_rule: this node cannot move a model to shadow; remove the rule"
-            )
         self._settings = settings
         self._room = room
         self._demote = demote
@@ -76,7 +69,7 @@ class DriftThread:
         """
         database, rule = self._room.database, self._settings.stop_rule
         watch_models(self._room)
-        if self._demote is None or not rule.is_on:
+        if not rule.is_on:
             return
         alarms = list_alarms(database, only_on=True)
         given = count_labels(database)
@@ -117,12 +110,12 @@ def open_drift_thread(
     room: ScoringRoom,
     on_storage: Callable[[StorageError], None],
     *,
-    demote: Demote | None,
+    demote: Demote,
 ) -> DriftThread:
-    """The thread for the models of a scoring room; raises as `DriftThread`."""
+    """The thread for the models of a scoring room that answer."""
 
     def references() -> dict[str, DeclaredMonitoring | None]:
-        bundles = [each.model.bundle for each in room.lineup.models]
+        bundles = [each.model.bundle for each in room.lineup.models if each.state.may_answer]
         return {each.identity.digest: each.monitoring for each in bundles}
 
     watching = WatchingRoom(

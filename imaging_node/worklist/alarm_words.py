@@ -39,6 +39,7 @@ _STATISTICS = {
     "cusum_spread": "more extreme than it was",
     "ks": "distributed otherwise",
     "psi": "distributed otherwise",
+    "share": "another share than before",
 }
 
 FOR_READERS = "Read its results with more caution than usual until this is cleared."

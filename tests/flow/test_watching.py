@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -161,6 +162,27 @@ def test_an_accepted_change_is_the_reference_from_then_on(database: Database, cl
     assert (model.reference_source, model.studies) == (ReferenceSource.NODE, 400)
     site.end(200)
     assert watch_models(site.room) > 0
+
+
+def test_a_model_that_answers_no_more_leaves_no_alarm_and_is_judged_anew_when_it_returns(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(300)
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+    elsewhere = replace(site.room, references=dict)
+    clock.advance(60)
+
+    assert watch_models(elsewhere) == 0
+
+    assert list_alarms(database, only_on=True) == []
+    assert {each.cleared_at for each in list_alarms(database)} == {clock()}
+    site.end(200, brightness=1.5)
+    assert watch_models(elsewhere) == 0
+    assert list_watched(database)[0].studies == 500
+    assert watch_models(site.room) > 0
+    assert list_watched(database)[0].studies == 700
 
 
 def test_an_unreadable_state_begins_anew_instead_of_ending_the_watch(

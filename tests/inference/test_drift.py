@@ -12,6 +12,7 @@ import pytest
 from imaging_node.domain.observation import SCORED, ImageObservation
 from imaging_node.inference.drift import (
     WINDOW,
+    Limits,
     QuantityReference,
     RateReference,
     kolmogorov_smirnov,
@@ -19,6 +20,7 @@ from imaging_node.inference.drift import (
     population_stability,
     position_cusum,
     rate_cusum,
+    share_change,
 )
 from imaging_node.inference.drift_watch import EVERYTHING, DriftWatch, Group
 from imaging_node.inference.reference import build_reference, quantiles_of
@@ -265,3 +267,23 @@ def test_a_reference_needs_a_hundred_images_with_every_quantity() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="lack disagreement"):
         build_reference([*images, lacking])
+
+
+@pytest.mark.parametrize("rate", [0.005, 0.1, 0.5])
+def test_the_share_of_a_stable_window_exceeds_its_logarithm_no_oftener_than_that_says(
+    rate: float,
+) -> None:
+    random = np.random.default_rng(37)
+    draws, tail = 40_000, 1e-3
+    bounds = Limits(cusum=20, tail=tail, reference_z=4)
+    references = random.binomial(500, rate, draws) / 500
+    windows = random.binomial(WINDOW, rate, draws)
+    over = 0
+    for reference, count in zip(references, windows, strict=True):
+        values = [1.0] * int(count) + [0.0] * (WINDOW - int(count))
+        value, threshold = share_change(values, RateReference(500, float(reference)), bounds)
+        over += value >= threshold
+    assert over <= tail * draws
+    moved = [1.0] * 170 + [0.0] * 30
+    value, threshold = share_change(moved, RateReference(500, rate), limits(20))
+    assert value > threshold
