@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from imaging_node.flow.scoring import ScoringRoom
 
 STUDIES = 100
-BYTES_PER_IMAGE = 224 * 224 * 4
+BYTES_PER_IMAGE = 128 * 128 * 4
 # An ending may be alone in its transaction; a claim is one of four or more studies.
 MOST_WRITES = STUDIES + STUDIES // 3
 FEWEST_WRITES = STUDIES // 8

@@ -316,7 +316,7 @@ def test_what_the_site_decided_stands_in_the_report_and_on_the_worklist(
 
         [row] = list_worklist(room.database, room.pseudonyms, now=clock())
         assert row.study.state is StudyState.DONE
-        assert len(row.remarks) == 3
+        assert len(row.remarks) >= 3
         text = answers(room, uid)[-1].to_json()
         for remark in row.remarks:
             assert remark in text

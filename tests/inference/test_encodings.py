@@ -9,18 +9,19 @@ import pytest
 from chest_xray.images import DEFAULT_DATA, IndexedImage, read_index, read_p_values, select
 from pydicom import dcmread
 
-from imaging_node.dicom.image_decoding import decode_file
-from imaging_node.domain.image import DecodedImage
 from imaging_node.inference.lanes import ROUTINE
+from imaging_node.node.scoring_room import open_decoders
+from imaging_node.settings import Settings
 from tests.integration.films import film
 from tests.integration.syntaxes import OF_DCMTK, to_eight_bits, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pydicom.dataset import Dataset
 
+    from imaging_node.dicom.decoding import DecodingPool
     from imaging_node.domain.finding import FloatImage
     from imaging_node.inference.scorer import Scorer
 
@@ -40,9 +41,15 @@ def films() -> list[FloatImage]:
     return [read_p_values(DEFAULT_DATA, first(presence)) for presence in (1.0, 0.0)]
 
 
-def score(scorer: Scorer, path: Path) -> float:
-    pixels, _ = decode_file(path)
-    analysis = scorer.score(DecodedImage(sop_instance_uid="2.25.1", p_values=pixels), ROUTINE)
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[DecodingPool]:
+    pool = open_decoders(Settings())
+    yield pool
+    pool.close()
+
+
+def score(scorer: Scorer, decoder: DecodingPool, path: Path) -> float:
+    analysis = scorer.score(decoder.decode(path, "2.25.1"), ROUTINE)
     probability = analysis.scores[0].probability
     assert probability is not None
     return probability
@@ -57,13 +64,14 @@ def plain(path: Path, image: FloatImage, change: Callable[[Dataset], None] | Non
 def test_every_transfer_syntax_gives_the_score_of_the_plain_file(
     syntax: str,
     scorer: Scorer,
+    decoder: DecodingPool,
     films: list[FloatImage],
     tmp_path: Path,
     tool_path: Callable[[str], str],
 ) -> None:
     for image in films:
-        expected = score(scorer, plain(tmp_path / "plain.dcm", image))
-        found = score(scorer, write(tmp_path, syntax, tool_path, image))
+        expected = score(scorer, decoder, plain(tmp_path / "plain.dcm", image))
+        found = score(scorer, decoder, write(tmp_path, syntax, tool_path, image))
         assert found == pytest.approx(expected, abs=FARTHEST)
 
 
@@ -92,10 +100,14 @@ def _store_sixteen(
 
 @pytest.mark.parametrize("change", [to_eight_bits, to_sixteen_bits, to_monochrome1])
 def test_depth_and_photometric_interpretation_do_not_move_a_score(
-    change: Callable[[Dataset], None], scorer: Scorer, films: list[FloatImage], tmp_path: Path
+    change: Callable[[Dataset], None],
+    scorer: Scorer,
+    decoder: DecodingPool,
+    films: list[FloatImage],
+    tmp_path: Path,
 ) -> None:
     for image in films:
-        expected = score(scorer, plain(tmp_path / "plain.dcm", image))
+        expected = score(scorer, decoder, plain(tmp_path / "plain.dcm", image))
         changed = plain(tmp_path / "changed.dcm", image, change)
         assert dcmread(changed).BitsStored in (8, 12, 16)
-        assert score(scorer, changed) == pytest.approx(expected, abs=FARTHEST)
+        assert score(scorer, decoder, changed) == pytest.approx(expected, abs=FARTHEST)

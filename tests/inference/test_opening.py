@@ -50,7 +50,7 @@ def test_the_default_provider_computes_in_f32_and_says_so(bundle: Bundle) -> Non
 def test_openvino_in_f32_gives_onnx_runtimes_answers(bundle: Bundle) -> None:
     opened = open_model(bundle, OPENVINO, "f32")
     assert opened.runs_on == "OpenVINO CPU, f32"
-    batch = np.random.default_rng(1).normal(size=(3, 1, 224, 224)).astype(np.float32)
+    batch = np.random.default_rng(1).normal(size=(3, 1, 128, 128)).astype(np.float32)
     exact = Sessions(bundle, Execution()).predict(batch)
     for expected, found in zip(exact, opened.model.predict(batch), strict=True):
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)

@@ -48,9 +48,9 @@ def test_an_image_that_shrinks_along_one_axis_only_is_averaged_along_it() -> Non
 
 
 def test_input_on_the_model_grid_is_only_stretched_and_standardised(bundle: Bundle) -> None:
-    image = np.linspace(0.2, 0.8, 224 * 224, dtype=np.float32).reshape(224, 224)
+    image = np.linspace(0.2, 0.8, 128 * 128, dtype=np.float32).reshape(128, 128)
     prepared = prepare(image, bundle.preprocessing)
-    assert prepared.shape == (1, 224, 224)
+    assert prepared.shape == (1, 128, 128)
     assert prepared.dtype == np.float32
     assert (prepared.min(), prepared.max()) == pytest.approx((-2, 2))
     brighter = prepare((image * 0.5 + 0.3).astype(np.float32), bundle.preprocessing)

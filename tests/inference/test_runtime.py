@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def test_an_image_gets_the_same_answer_alone_and_in_company(bundle: Bundle) -> None:
     sessions = Sessions(bundle, Execution())
-    batch = np.random.default_rng(1).normal(size=(3, 1, 224, 224)).astype(np.float32)
+    batch = np.random.default_rng(1).normal(size=(3, 1, 128, 128)).astype(np.float32)
     together = sessions.predict(batch)
     for index, answer in enumerate(together):
         alone = sessions.predict(batch[index : index + 1])[0]
@@ -50,7 +50,7 @@ def test_a_batch_the_graph_refuses_is_a_coded_failure(bundle: Bundle) -> None:
 
 def test_several_launches_at_a_time_get_the_answers_they_get_alone(bundle: Bundle) -> None:
     sessions = Sessions(bundle, Execution(threads=2, in_flight=2))
-    batches = np.random.default_rng(2).normal(size=(6, 1, 1, 224, 224)).astype(np.float32)
+    batches = np.random.default_rng(2).normal(size=(6, 1, 1, 128, 128)).astype(np.float32)
     alone = [sessions.predict(batch)[0].logits for batch in batches]
     with ThreadPoolExecutor(3) as launches:
         together = list(launches.map(sessions.predict, batches))
@@ -60,7 +60,7 @@ def test_several_launches_at_a_time_get_the_answers_they_get_alone(bundle: Bundl
 
 def test_a_batch_bound_to_a_device_gets_the_answers_of_a_plain_one(bundle: Bundle) -> None:
     sessions = Sessions(bundle, Execution())
-    batch = pinned((2, 1, 224, 224))
+    batch = pinned((2, 1, 128, 128))
     batch[...] = np.random.default_rng(3).normal(size=batch.shape)
     plain = sessions.predict(batch)
     members = sessions._free.get()
@@ -72,7 +72,7 @@ def test_a_batch_bound_to_a_device_gets_the_answers_of_a_plain_one(bundle: Bundl
 
 
 def test_answers_share_no_memory_with_their_batch_or_with_each_other(bundle: Bundle) -> None:
-    first, second = Sessions(bundle, Execution()).predict(np.zeros((2, 1, 224, 224), np.float32))
+    first, second = Sessions(bundle, Execution()).predict(np.zeros((2, 1, 128, 128), np.float32))
     assert first.maps[0].base is None
     assert not np.shares_memory(first.maps[0], second.maps[0])
 
@@ -97,7 +97,7 @@ def test_no_error_of_onnx_runtime_escapes_a_launch(bundle: Bundle, kind: type[Ex
     sessions._free.get()
     sessions._free.put([Failing(kind("the engine failed"))])
     with pytest.raises(NotAnalysedError):
-        sessions.predict(np.zeros((1, 1, 224, 224), np.float32))
+        sessions.predict(np.zeros((1, 1, 128, 128), np.float32))
 
 
 @pytest.mark.parametrize(

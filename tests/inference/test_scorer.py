@@ -92,7 +92,7 @@ def test_a_blank_image_is_refused_before_the_model(scorer: Scorer) -> None:
 def test_a_closed_scorer_says_try_again(
     bundle: Bundle, opened_model: OpenedModel, batcher: Batcher, thorax: DecodedImage
 ) -> None:
-    closed = Scorer(bundle, opened_model, batcher, site_operating_points={})
+    closed = Scorer(bundle, opened_model, batcher, site_operating_points={}, gate_policy="report")
     closed.close()
     closed.close()
     with pytest.raises(TemporaryError):
