@@ -156,19 +156,23 @@ def radiographs(data: Path, *, reference_images: int, pool: int, shifted: int) -
         "another scanner and hospital (adults)": score(adults[:shifted]),
     }
     model.scorer.close()
-    # Of ten studies three show pneumonia, where it were seven.
-    fewer = 0.3
+    prevalence = len(ill) / len(stable)
     return Scene(
         "radiographs",
         _drawn(stable),
         reference,
         {name: _drawn(images) for name, images in shifts.items()}
         | {
-            f"prevalence {len(ill) / len(stable):.2f} to {fewer}": lambda each: _pick(
-                ill if each.random() < fewer else well, each
-            )
+            f"prevalence {prevalence:.2f} to 0.15": _mixed(ill, well, 0.15),
+            f"prevalence {prevalence:.2f} to 0.3 (small)": _mixed(ill, well, 0.3),
         },
     )
+
+
+def _mixed(
+    ill: Sequence[ImageObservation], well: Sequence[ImageObservation], prevalence: float
+) -> Callable[[np.random.Generator], ImageObservation]:
+    return lambda random: _pick(ill if random.random() < prevalence else well, random)
 
 
 def _rows(data: Path, source: str) -> list[dict[str, str]]:
