@@ -133,8 +133,9 @@ def analyse(
     for image in selection.images:
         try:
             require_unchanged(image.path, image.digest)
-            require_faithful(image, model.bundle.eligibility.maximum_lossy_ratio)
             pixels = decoder.decode(image.path, image.sop_instance_uid)
+            # Only now: a file that is cut off looks strongly compressed, and is not.
+            require_faithful(image, model.bundle.eligibility.maximum_lossy_ratio)
             analysis = model.scorer.score(
                 pixels, effort.lane, deadline_s=effort.deadline_s, owner=effort.owner
             )
