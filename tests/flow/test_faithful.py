@@ -15,6 +15,7 @@ from tests.integration.films import film
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from pydicom.dataset import Dataset
 
     from imaging_node.domain.study import ImageInstance
