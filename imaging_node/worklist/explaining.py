@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 METHODS: Final = {
     "integrated_gradients": "Integrated Gradients",
     "gradient_shap": "GradientShap",
-    "occlusion": "occlusion",
+    "occlusion": "Occlusion",
     "grad_cam": "Grad-CAM",
 }
 _SEE_OTHER, _FORBIDDEN, _NOT_FOUND, _BUSY = 303, 403, 404, 503

@@ -34,5 +34,5 @@ def test_models_that_are_never_verified_refuse_to_start_with_one_line(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "_MODELS_LIMIT_S", 0.0)
-    with pytest.raises(BundleError, match="chest_xray_pneumonia were not answered within"):
+    with pytest.raises(BundleError, match="models in service were not answered within"):
         node._models_are_sound()
