@@ -157,7 +157,13 @@ def test_not_analysed_never_reads_as_normal(
     assert report.SeriesDescription.startswith("AI: NOT ANALYSED")
     assert _value(status, "111017") == "111245"
     assert len(_items(status, "111052")) == 1
-    is_about_quality = reason in {NotAnalysedReason.QUALITY, NotAnalysedReason.BLANK}
+    is_about_quality = reason in {
+        NotAnalysedReason.QUALITY,
+        NotAnalysedReason.BLANK,
+        NotAnalysedReason.SATURATED,
+        NotAnalysedReason.TEXT,
+        NotAnalysedReason.COMPRESSION,
+    }
     assert bool(_items(status, "111101")) == is_about_quality
     assert reason.value in _items(status, "121106")[0].TextValue
     for calls_absent in (b"272519000", b"122157", b"52101004"):
