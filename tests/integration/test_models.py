@@ -135,7 +135,7 @@ def test_a_bundle_is_added_tried_promoted_and_rolled_back_without_a_restart(
         assert [score.is_present for each in results for score in each.findings] == [True, False]
         assert [each.priority for each in results] == ["urgent", "routine"]
         [row] = [each for each in listing(node, "worklist") if each["study_instance_uid"] == uid]
-        assert (row["priority"], row["remarks"]) == ("urgent", [GATES_REPORT])
+        assert (row["priority"], row["remarks"][0]) == ("urgent", GATES_REPORT)
         assert {score["probability"] for score in row["findings"]} == {
             score.probability for score in results[0].findings
         }
