@@ -24,7 +24,6 @@ from imaging_node.inference.reference import quantiles_of
 CUSUM_UP, CUSUM_DOWN, CUSUM_SPREAD, KS, PSI, SHARE = (
     "cusum_up", "cusum_down", "cusum_spread", "ks", "psi", "share",
 )  # fmt: skip
-STATISTICS = (CUSUM_UP, CUSUM_DOWN, CUSUM_SPREAD, KS, PSI, SHARE)
 """Every statistic, by the name that alarms and metrics use."""
 
 # About the last 200 studies.

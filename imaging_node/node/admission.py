@@ -168,13 +168,15 @@ def _move_in(
     _make_durable(tried.directory)
     place = replace(tried, directory=folder / tried.bundle)
     tried.directory.rename(place.directory)
+    is_recorded = False
     try:
         note_added(
             settings, database, place, digest=digest, reason=reason, trusted_code=trusted_code
         )
-    except BaseException:
-        shutil.rmtree(place.directory)
-        raise
+        is_recorded = True
+    finally:
+        if not is_recorded:
+            shutil.rmtree(place.directory)
     _fsync(folder)
     return place
 
