@@ -19,7 +19,7 @@ import numpy as np
 from chest_xray.bundles import PLANS
 from chest_xray.gate_fitting import enlarged, mildly_compressed
 from chest_xray.images import DEFAULT_DATA, read_p_values
-from chest_xray.scoring import model_input, on_grid, open_graphs
+from chest_xray.scoring import open_graphs
 from chest_xray.trained import splits_of
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,6 +27,7 @@ from imaging_node.dicom.image_decoding import decode_file
 from imaging_node.domain.errors import NotAnalysedError
 from imaging_node.inference.bundle import Bundle, load_bundle
 from imaging_node.inference.gates import Gates
+from imaging_node.inference.preprocessing import bring_to_grid, standardise
 from imaging_node.inference.quality import check_quality
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ class GateJudge:
         """Why an image is refused; "" when it passes."""
         try:
             check_quality(p_values, self._bundle.quality_gates)
-            grid, stretched = on_grid(p_values)
-            self._gates.look(grid, stretched).enforce()
-            batch = model_input(stretched)[np.newaxis]
+            gridded = bring_to_grid(p_values, self._bundle.preprocessing)
+            self._gates.look(gridded).enforce()
+            batch = standardise(gridded.stretched, self._bundle.preprocessing)[np.newaxis]
             features = [
                 each[0]
                 for session in self._sessions

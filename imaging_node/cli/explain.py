@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from imaging_node.cli.options import ConfigOption, JsonOption
 from imaging_node.cli.printing import print_json
 from imaging_node.domain.errors import OperatorError
+from imaging_node.domain.explanation import ExplanationMethod
 from imaging_node.settings import load_settings
-
-Method = Literal["integrated_gradients", "occlusion", "gradient_shap", "grad_cam"]
 
 
 def explain(
     study: Annotated[str, typer.Argument(help="Study Instance UID, or its token on the page.")],
     finding: Annotated[str, typer.Option(help="Finding, as the worklist names it.")],
-    method: Annotated[Method, typer.Option(help="How to explain.")],
+    method: Annotated[ExplanationMethod, typer.Option(help="How to explain.")],
     out: Annotated[Path, typer.Option(help="PNG to write.", dir_okay=False)] = Path(
         "explanation.png"
     ),

@@ -19,7 +19,7 @@ foreign = typer.Typer(
 
 BundleArgument = Annotated[
     Path,
-    typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", exists=True, file_okay=False),
+    typer.Argument(metavar="BUNDLE|ZIP", help="Folder or zip of a bundle.", exists=True),
 ]
 SiteOption = Annotated[
     Path | None,
@@ -42,15 +42,18 @@ def inspect(bundle: BundleArgument, site: SiteOption = None) -> None:
     )
     from imaging_node.inference.foreign_files import read_foreign_files
     from imaging_node.inference.foreign_weights import find_weights
+    from imaging_node.inference.unpacking import folder_of
 
     choices = read_site_choices(site.read_text(encoding="utf-8")) if site else SiteChoices()
-    files = read_foreign_files(bundle.absolute())
-    declaration = derive_declaration(files, weights=find_weights(files), site=choices)
+    with folder_of(bundle) as folder:
+        files = read_foreign_files(folder)
+        declaration = derive_declaration(files, weights=find_weights(files), site=choices)
+        expressions = files.expressions
     print_json(
         {
             "trust_code": files.trust_hash,
             "files": len(files.hashes),
-            "expressions": files.expressions,
+            "expressions": expressions,
             "code": files.code,
             "declaration": declaration.model_dump(mode="json"),
         }
@@ -82,22 +85,24 @@ def run(
     from imaging_node.flow.sending import find_files
     from imaging_node.inference.foreign_declaration import SiteChoices, read_site_choices
     from imaging_node.inference.foreign_runner import ForeignLimits
+    from imaging_node.inference.unpacking import folder_of
     from imaging_node.node.foreign import run_on_files
 
-    done = run_on_files(
-        bundle,
-        find_files(paths),
-        out,
-        load_settings(config),
-        trust_code=trust_code,
-        site=read_site_choices(site.read_text(encoding="utf-8")) if site else SiteChoices(),
-        limits=ForeignLimits(
-            time_limit_s=time_limit_s,
-            memory_limit_bytes=memory_limit_mib * 2**20,
-            threads=threads,
-        ),
-        explain=lambda words: typer.echo(f"the bundle said: {ascii(words)[1:-1]}", err=True),
-    )
+    with folder_of(bundle) as folder:
+        done = run_on_files(
+            folder,
+            find_files(paths),
+            out,
+            load_settings(config),
+            trust_code=trust_code,
+            site=read_site_choices(site.read_text(encoding="utf-8")) if site else SiteChoices(),
+            limits=ForeignLimits(
+                time_limit_s=time_limit_s,
+                memory_limit_bytes=memory_limit_mib * 2**20,
+                threads=threads,
+            ),
+            explain=lambda words: typer.echo(f"the bundle said: {ascii(words)[1:-1]}", err=True),
+        )
     result = done.result
     typer.echo(f"{result.status}{''.join(f'; {each.value}' for each in result.reasons)}")
     for finding in result.findings:

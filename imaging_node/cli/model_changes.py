@@ -9,7 +9,6 @@ import typer
 
 from imaging_node.cli.models import BundleArgument
 from imaging_node.cli.options import ConfigOption
-from imaging_node.domain.errors import BundleError
 from imaging_node.settings import load_settings
 
 if TYPE_CHECKING:
@@ -50,26 +49,16 @@ def add(
 
     A bundle of the MONAI zoo is code: it is taken for the hash of exactly its files.
     """
-    from imaging_node.node.admission import add_bundle, add_foreign, is_zoo_bundle
+    from imaging_node.inference.foreign_declaration import read_site_choices
+    from imaging_node.node.admission import add_bundle
     from imaging_node.node.wiring import open_state
 
     settings = load_settings(config)
-    if is_zoo_bundle(path):
-        from imaging_node.inference.foreign_declaration import SiteChoices, read_site_choices
-
-        choices = read_site_choices(site.read_text(encoding="utf-8")) if site else SiteChoices()
-        database, _, _ = open_state(settings)
-        admission = add_foreign(
-            path, settings, database, trust_code=trust_code, site=choices, reason=reason
-        )
-    elif trust_code is not None or site is not None:
-        raise BundleError(
-            f"cannot add {path.name}: --trust-code and --site are for folders of foreign bundles,"
-            " and this is none"
-        )
-    else:
-        database, spool, _ = open_state(settings)
-        admission = add_bundle(path, settings, database, spool, reason=reason)
+    choices = read_site_choices(site.read_text(encoding="utf-8")) if site else None
+    database, spool, _ = open_state(settings)
+    admission = add_bundle(
+        path, settings, database, spool, reason=reason, trust_code=trust_code, site=choices
+    )
     _tell_admission(admission)
 
 

@@ -17,6 +17,7 @@ from imaging_node.store.spool import require_unchanged
 
 if TYPE_CHECKING:
     from imaging_node.dicom.decoding import DecodingPool
+    from imaging_node.domain.explanation import ExplanationMethod
     from imaging_node.domain.finding import FindingScore
     from imaging_node.inference.bundle import Bundle
     from imaging_node.store.database import Database
@@ -43,7 +44,7 @@ class ExplainedFinding:
 def explain_finding(
     study_instance_uid: str,
     score: FindingScore,
-    method: str,
+    method: ExplanationMethod,
     *,
     bundle: Bundle,
     database: Database,
@@ -55,7 +56,6 @@ def explain_finding(
     Args:
         study_instance_uid: Of a scored study.
         score: The finding as it was answered.
-        method: One of `captum_methods.METHODS`.
         bundle: The one that answered.
         decoder: Decodes the image anew.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from captum.attr import GradientShap, IntegratedGradients, Occlusion
 from torch import nn
 
 from imaging_node.domain.errors import BundleError
+from imaging_node.domain.explanation import ExplanationMethod
 from imaging_node.domain.finding import FloatImage
 from imaging_node.inference.captum_check import captum_map, load_weights
 from imaging_node.inference.networks import (
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from imaging_node.inference.bundle import Bundle
     from imaging_node.inference.preprocessing import ModelInput
 
-METHODS: Final = ("integrated_gradients", "occlusion", "gradient_shap", "grad_cam")
 INFERENCE_CONFIG = "configs/inference.json"
 
 _PLACE = "imaging_node.inference.networks."
@@ -109,7 +109,11 @@ def open_twins(bundle: Bundle) -> list[nn.Module]:
 
 
 def explain(
-    bundle: Bundle, twins: Sequence[nn.Module], image: ModelInput, finding: int, method: str
+    bundle: Bundle,
+    twins: Sequence[nn.Module],
+    image: ModelInput,
+    finding: int,
+    method: ExplanationMethod,
 ) -> Explanation:
     """Explain the pooled logit of one finding for one image.
 
@@ -118,18 +122,15 @@ def explain(
         twins: As from `open_twins`.
         image: Model input, shape (1, rows, columns).
         finding: Its place in the bundle's order.
-        method: One of `METHODS`. Integrated Gradients and GradientShap compare with a black
-            film and with blurred copies of the film; occlusion with grey windows.
-
-    Raises:
-        KeyError: There is no such method.
+        method: Integrated Gradients and GradientShap compare with a black film and with blurred
+            copies of the film; occlusion with grey windows.
     """
     weights = [member.weight for member in bundle.members]
     network = PooledLogit(twins, weights, finding).eval()
     batch = torch.from_numpy(np.ascontiguousarray(image[np.newaxis]))
     with torch.inference_mode():
         logit = float(network(batch))
-    if method == "grad_cam":
+    if method is ExplanationMethod.GRAD_CAM:
         drawn = [
             captum_map(twin, member, image, finding)
             for twin, member in zip(twins, bundle.members, strict=True)
@@ -138,9 +139,9 @@ def explain(
         maps = [each * each.size for each in drawn]
         return Explanation(values=ensemble_map(maps, weights, *image.shape[1:]), logit=logit)
     by_method = {
-        "integrated_gradients": _integrated_gradients,
-        "gradient_shap": _gradient_shap,
-        "occlusion": _occlusion,
+        ExplanationMethod.INTEGRATED_GRADIENTS: _integrated_gradients,
+        ExplanationMethod.GRADIENT_SHAP: _gradient_shap,
+        ExplanationMethod.OCCLUSION: _occlusion,
     }
     return by_method[method](network, batch, logit)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging_node.domain.finding import NotAnalysedReason
 from imaging_node.inference.film_measures import Refusal
@@ -42,19 +43,32 @@ class DeclaredDepth(BaseModel):
     residual_scale: float = Field(gt=0)
     neighbours: str = ""
 
+    @property
+    def distance_names(self) -> list[str]:
+        """What `Depth.distances` measures at this depth."""
+        kinds = ["distance", "residual", *(["neighbours"] if self.neighbours else [])]
+        return [f"{kind}_{self.name}" for kind in kinds]
+
 
 class DeclaredFamiliarity(BaseModel):
     """The bundle's `familiarity`.
 
     Attributes:
-        limits: Largest distance that passes, by the name of the distance; from the
+        limits: Largest distance that passes, each > 0, by the name of the distance; from the
             calibration split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     depths: tuple[DeclaredDepth, ...] = Field(min_length=1)
-    limits: dict[str, float]
+    limits: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _limits_of_known_distances(self) -> DeclaredFamiliarity:
+        known = {name for depth in self.depths for name in depth.distance_names}
+        if unknown := set(self.limits) - known:
+            raise ValueError(f"limits of distances that no depth measures: {sorted(unknown)}")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

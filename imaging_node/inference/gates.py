@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from imaging_node.domain.finding import FloatImage
     from imaging_node.inference.bundle import Bundle
+    from imaging_node.inference.preprocessing import GriddedImage
 
 GatePolicy = Literal["refuse", "report"]
 
@@ -66,17 +66,12 @@ class Gates:
             else None
         )
 
-    def look(self, grid: FloatImage, stretched: FloatImage) -> GateVerdict:
-        """Judge a film by its pixels.
-
-        Args:
-            grid: P-Values on the model grid, in [0, 1], shape (rows, columns).
-            stretched: The same between its percentiles.
-        """
-        measures = measure_film(grid)
+    def look(self, image: GriddedImage) -> GateVerdict:
+        """Judge a film by its pixels."""
+        measures = measure_film(image.grid)
         refusals = check_film(measures, self._limits)
         if self._film_gate is not None:
-            kinds = self._film_gate.probabilities(stretched)
+            kinds = self._film_gate.probabilities(image.stretched)
             refusals += self._film_gate.check(kinds)
             measures["frontal_probability"] = kinds["frontal"]
         return GateVerdict(refusals=tuple(refusals), quantities=measures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -43,24 +43,38 @@ class Preprocessing(BaseModel):
         return self
 
 
+class GriddedImage(NamedTuple):
+    """An image on the model grid, before and after its stretch; the gates look at both.
+
+    Attributes:
+        grid: P-Values in [0, 1], shape (rules.rows, rules.columns).
+        stretched: The same between its percentiles, in [0, 1].
+    """
+
+    grid: FloatImage
+    stretched: FloatImage
+
+
 def prepare(p_values: FloatImage, rules: Preprocessing) -> ModelInput:
+    """`bring_to_grid`, then `standardise`: all that happens to an image on its way to a model."""
+    return standardise(bring_to_grid(p_values, rules).stretched, rules)
+
+
+def bring_to_grid(p_values: FloatImage, rules: Preprocessing) -> GriddedImage:
     """Bring one image onto the model grid.
 
     Args:
         p_values: P-Values in [0, 1], 1 is white; shape (rows, columns), both >= 1.
         rules: The bundle's.
 
-    Returns:
-        Dimensionless float32, shape (1, rules.rows, rules.columns).
-
     Raises:
         ValueError: `p_values` is not two-dimensional or is empty.
     """
     if p_values.ndim != 2 or p_values.size == 0:  # noqa: PLR2004 - rows and columns
         raise ValueError(f"expected P-Values of shape (rows, columns), got {p_values.shape}")
-    resized = resize_to_grid(p_values, rules.rows, rules.columns)
-    stretched = stretch_percentiles(resized, rules.lower_percentile, rules.upper_percentile)
-    return standardise(stretched, mean=rules.mean, standard_deviation=rules.standard_deviation)
+    grid = resize_to_grid(p_values, rules.rows, rules.columns)
+    stretched = stretch_percentiles(grid, rules.lower_percentile, rules.upper_percentile)
+    return GriddedImage(grid, stretched)
 
 
 def resize_to_grid(image: FloatImage, rows: int, columns: int) -> FloatImage:
@@ -94,9 +108,9 @@ def stretch_percentiles(image: FloatImage, lower: float, upper: float) -> FloatI
     return clipped
 
 
-def standardise(image: FloatImage, *, mean: float, standard_deviation: float) -> ModelInput:
-    """Shift and scale an image of shape (rows, columns) and give it its channel axis."""
-    scaled = (image - np.float32(mean)) / np.float32(standard_deviation)
+def standardise(stretched: FloatImage, rules: Preprocessing) -> ModelInput:
+    """Shift and scale an image of the model grid and give it its channel axis."""
+    scaled = (stretched - np.float32(rules.mean)) / np.float32(rules.standard_deviation)
     return np.asarray(scaled[np.newaxis], dtype=np.float32)
 
 

@@ -13,7 +13,7 @@ from imaging_node.inference.bundle import Bundle
 from imaging_node.inference.ensemble import combine_images, score_findings, site_thresholds
 from imaging_node.inference.gates import GatePolicy, Gates, GateVerdict
 from imaging_node.inference.outputs import MemberOutputs
-from imaging_node.inference.preprocessing import resize_to_grid, standardise, stretch_percentiles
+from imaging_node.inference.preprocessing import bring_to_grid, standardise
 from imaging_node.inference.quality import check_quality
 from imaging_node.inference.saliency import ensemble_map, map_on_source
 
@@ -134,15 +134,13 @@ class Scorer:
             TemporaryError: The scorer is closing.
         """
         check_quality(image.p_values, self.bundle.quality_gates)
-        rules = self.bundle.preprocessing
-        grid = resize_to_grid(image.p_values, rules.rows, rules.columns)
-        stretched = stretch_percentiles(grid, rules.lower_percentile, rules.upper_percentile)
-        verdict = self._gates.look(grid, stretched)
+        gridded = bring_to_grid(image.p_values, self.bundle.preprocessing)
+        verdict = self._gates.look(gridded)
         if self.gate_policy == "refuse":
             verdict.enforce()
         outputs = self.batcher.submit(
             self._name,
-            standardise(stretched, mean=rules.mean, standard_deviation=rules.standard_deviation),
+            standardise(gridded.stretched, self.bundle.preprocessing),
             lane,
             deadline_s=deadline_s,
             owner=owner,

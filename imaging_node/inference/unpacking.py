@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, BinaryIO
@@ -18,7 +20,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 from imaging_node.domain.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _PIECE = 1024 * 1024
 _ENCRYPTED = 0x1
@@ -62,6 +64,24 @@ def unpack(source: Path, destination: Path, limits: UnpackingLimits | None = Non
         if isinstance(error, OSError):
             raise _refused(source, f"cannot be read or copied: {error.strerror}") from error
         raise
+
+
+@contextmanager
+def folder_of(source: Path) -> Iterator[Path]:
+    """A bundle's folder: the source itself, or what its archive holds, gone at the end.
+
+    The folder is called as the source is, without the archive's suffix.
+
+    Raises:
+        BundleError: As `unpack`.
+    """
+    if source.is_dir():
+        yield source.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="bundle-") as place:
+        folder = Path(place) / source.stem
+        unpack(source, folder)
+        yield folder
 
 
 def _refused(source: Path, fault: str) -> BundleError:

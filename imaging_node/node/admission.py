@@ -20,6 +20,7 @@ from imaging_node.flow.dry_run import DryRun, would_take
 from imaging_node.inference.bundle import METADATA_NAME, VERSION_MARK, load_bundle
 from imaging_node.inference.bundle_files import read_json
 from imaging_node.inference.foreign_bundle import install_foreign
+from imaging_node.inference.foreign_declaration import SiteChoices
 from imaging_node.inference.trust import trusted_keys
 from imaging_node.inference.unpacking import unpack
 from imaging_node.node.foreign_models import installed_digest, verify_foreign
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from imaging_node.inference.foreign_declaration import SiteChoices
     from imaging_node.settings import Settings
     from imaging_node.store.database import Database
     from imaging_node.store.spool import Spool
@@ -65,45 +65,94 @@ class Admission:
 
 
 def add_bundle(
-    source: Path, settings: Settings, database: Database, spool: Spool, *, reason: str
+    source: Path,
+    settings: Settings,
+    database: Database,
+    spool: Spool,
+    *,
+    reason: str,
+    trust_code: str | None = None,
+    site: SiteChoices | None = None,
 ) -> Admission:
     """Take a bundle from a folder or a zip archive; it serves in shadow from then on.
 
+    A bundle of the MONAI zoo, which says nothing to this node, is foreign: it is taken for the
+    hash alone.
+
+    Args:
+        trust_code: Of exactly a foreign one's files, by which an operator answers for its code.
+        site: What the site says of a foreign one.
+
     Raises:
+        UntrustedCodeError: It is foreign, and there is no hash, or another; the message tells it,
+            and what code there is.
         BundleError: It is not taken; nothing is left of it.
         SettingsError: The site's settings for its name do not fit it.
         StorageError: It could not be recorded.
     """
     with _incoming(settings) as incoming:
-        unpacked = incoming / "unpacked"
-        unpack(source, unpacked)
-        bundle = _name_for(source, unpacked, settings)
-        unpacked.rename(incoming / bundle)
-        tried = InstalledBundle(bundle=bundle, directory=incoming / bundle, is_added=True)
-        verified = verify_place(tried, settings)
-        loaded = load_bundle(tried.directory, trusted_keys(settings.model_keys))
-        dry_run = would_take(
-            database,
-            spool,
-            loaded.eligibility,
-            frozenset(model_settings(settings, bundle).waive),
-            since=now() - timedelta(days=DRY_RUN_DAYS),
-        )
-        place = _move_in(tried, settings, database, digest=loaded.manifest_digest, reason=reason)
-    return Admission(place=place, verified=verified, dry_run=dry_run)
+        folder = source.absolute()
+        if not source.is_dir():
+            # A foreign bundle without a name of its own takes the archive's.
+            folder = incoming / "unpacked" / source.stem
+            folder.parent.mkdir(mode=0o700)
+            unpack(source, folder)
+        if _is_foreign(folder):
+            return _take_foreign(
+                folder,
+                incoming,
+                settings,
+                database,
+                trust_code=trust_code,
+                site=site or SiteChoices(),
+                reason=reason,
+            )
+        if trust_code is not None or site is not None:
+            raise _refused(source, "--trust-code and --site are for foreign bundles; it is none")
+        if source.is_dir():
+            folder = incoming / "unpacked"
+            unpack(source, folder)
+        return _take_signed(source, folder, incoming, settings, database, spool, reason=reason)
 
 
-def is_zoo_bundle(source: Path) -> bool:
-    """True for a folder of a MONAI bundle that says nothing to this node: it would be foreign."""
+def _is_foreign(folder: Path) -> bool:
+    """True for a MONAI bundle that says nothing to this node."""
     try:
-        metadata = read_json(source, METADATA_NAME, (source / METADATA_NAME).read_bytes())
+        metadata = read_json(folder, METADATA_NAME, (folder / METADATA_NAME).read_bytes())
     except (OSError, BundleError):
         return False
     return "imaging_node" not in metadata
 
 
-def add_foreign(
+def _take_signed(
     source: Path,
+    unpacked: Path,
+    incoming: Path,
+    settings: Settings,
+    database: Database,
+    spool: Spool,
+    *,
+    reason: str,
+) -> Admission:
+    bundle = _name_for(source, unpacked, settings)
+    unpacked.rename(incoming / bundle)
+    tried = InstalledBundle(bundle=bundle, directory=incoming / bundle, is_added=True)
+    verified = verify_place(tried, settings)
+    loaded = load_bundle(tried.directory, trusted_keys(settings.model_keys))
+    dry_run = would_take(
+        database,
+        spool,
+        loaded.eligibility,
+        frozenset(model_settings(settings, bundle).waive),
+        since=now() - timedelta(days=DRY_RUN_DAYS),
+    )
+    place = _move_in(tried, settings, database, digest=loaded.manifest_digest, reason=reason)
+    return Admission(place=place, verified=verified, dry_run=dry_run)
+
+
+def _take_foreign(
+    folder: Path,
+    incoming: Path,
     settings: Settings,
     database: Database,
     *,
@@ -111,33 +160,21 @@ def add_foreign(
     site: SiteChoices,
     reason: str,
 ) -> Admission:
-    """Take a bundle of the MONAI zoo; it serves in shadow from then on, for the hash alone.
-
-    Args:
-        trust_code: Of exactly its files, by which an operator answers for its code.
-        site: What the site says of it.
-
-    Raises:
-        UntrustedCodeError: No hash, or another; the message tells it, and what code there is.
-        BundleError: It is not taken; nothing is left of it.
-        StorageError: It could not be recorded.
-    """
-    with _incoming(settings) as incoming:
-        done = install_foreign(source.absolute(), incoming, trust_code=trust_code, site=site)
-        bundle, trusted_code = done.bundle.declaration.id, done.bundle.trust_hash
-        # Of all bundles with one id one is primary: a foreign one never takes another's place.
-        if bundle in {each.name for each in installed_bundles(settings).values()}:
-            raise _refused(
-                source,
-                f"there is a bundle {bundle!r} already; remove that one, or give this one another"
-                " `name` in the file of --site",
-            )
-        tried = InstalledBundle(bundle=bundle, directory=done.bundle.directory, is_added=True)
-        digest = installed_digest(tried)
-        verified = verify_foreign(tried, manifest_digest=digest, trusted_code=trusted_code)
-        place = _move_in(
-            tried, settings, database, digest=digest, reason=reason, trusted_code=trusted_code
+    done = install_foreign(folder, incoming / "taken", trust_code=trust_code, site=site)
+    bundle, trusted_code = done.bundle.declaration.id, done.bundle.trust_hash
+    # Of all bundles with one id one is primary: a foreign one never takes another's place.
+    if bundle in {each.name for each in installed_bundles(settings).values()}:
+        raise _refused(
+            folder,
+            f"there is a bundle {bundle!r} already; remove that one, or give this one another"
+            " `name` in the file of --site",
         )
+    tried = InstalledBundle(bundle=bundle, directory=done.bundle.directory, is_added=True)
+    digest = installed_digest(tried)
+    verified = verify_foreign(tried, manifest_digest=digest, trusted_code=trusted_code)
+    place = _move_in(
+        tried, settings, database, digest=digest, reason=reason, trusted_code=trusted_code
+    )
     return Admission(place=place, verified=verified, left_out=done.left_out)
 
 
@@ -189,11 +226,7 @@ def _name_for(source: Path, unpacked: Path, settings: Settings) -> str:
         raise _refused(source, f"it has no {METADATA_NAME}; it is no MONAI bundle") from error
     key = metadata.get("imaging_node")
     if not isinstance(key, dict):
-        raise _refused(
-            source,
-            "its metadata have no key imaging_node: it is a foreign bundle; unpack it, and give"
-            " its folder",
-        )
+        raise _refused(source, "its metadata say nothing under imaging_node that could be read")
     name, version = str(key.get("id", "")), str(metadata.get("version", ""))
     if not _IDENTIFIER.fullmatch(name) or not _VERSION.fullmatch(version):
         raise _refused(source, f"{name!a} {version!a} is no id and version of a bundle")

@@ -16,6 +16,7 @@ from imaging_node.store.cohort import answering_digests
 from imaging_node.store.listings import find_study, list_worklist
 
 if TYPE_CHECKING:
+    from imaging_node.domain.explanation import ExplanationMethod
     from imaging_node.flow.explaining import ExplainedFinding
     from imaging_node.inference.bundle import Bundle
     from imaging_node.settings import Settings
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 _NICENESS = 15
 
 
-def explain_study(settings: Settings, study: str, label: str, method: str) -> ExplainedFinding:
+def explain_study(
+    settings: Settings, study: str, label: str, method: ExplanationMethod
+) -> ExplainedFinding:
     """Explain one finding of a study that this node scored.
 
     Args:
         settings: The node's.
         study: Study Instance UID, or the token that stands in the log and on the page.
         label: Of the finding.
-        method: One of `captum_methods.METHODS`.
 
     Raises:
         BundleError: The bundle cannot be explained by Captum.

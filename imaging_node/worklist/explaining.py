@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Final
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
+from imaging_node.domain.explanation import ExplanationMethod
 from imaging_node.worklist.watching import comes_from_own_page
 
 if TYPE_CHECKING:
     from imaging_node.domain.records import WorklistRow
     from imaging_node.worklist.queries import WorklistQueries
 
-METHODS: Final = {
-    "integrated_gradients": "Integrated Gradients",
-    "gradient_shap": "GradientShap",
-    "occlusion": "Occlusion",
-    "grad_cam": "Grad-CAM",
+METHOD_NAMES: Final = {
+    ExplanationMethod.INTEGRATED_GRADIENTS: "Integrated Gradients",
+    ExplanationMethod.GRADIENT_SHAP: "GradientShap",
+    ExplanationMethod.OCCLUSION: "Occlusion",
+    ExplanationMethod.GRAD_CAM: "Grad-CAM",
 }
 _SEE_OTHER, _FORBIDDEN, _NOT_FOUND, _BUSY = 303, 403, 404, 503
 
@@ -47,7 +48,7 @@ class AskedExplanation:
     generation: int
     index: int
     label: str
-    method: str
+    method: ExplanationMethod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ def explanations_of(
     return {
         index: [
             (asked, explaining.state(asked))
-            for method in METHODS
+            for method in ExplanationMethod
             for asked in [_asked(row, index, method)]
         ]
         for index, score in enumerate(row.findings)
@@ -93,13 +94,13 @@ def add_explanations(
         is_there = (
             row is not None
             and explaining.is_possible
-            and method in METHODS
+            and method in METHOD_NAMES
             and row.study.generation == generation
             and 0 <= index < len(row.findings)
         )
         if row is None or not is_there:
             raise HTTPException(_NOT_FOUND, "no such finding or method; look at the page again")
-        return _asked(row, index, method)
+        return _asked(row, index, ExplanationMethod(method))
 
     path = "/studies/{token}/{generation}/findings/{index}/explanations/{method}"
 
@@ -119,7 +120,7 @@ def add_explanations(
         return Response(drawn, media_type="image/png")
 
 
-def _asked(row: WorklistRow, index: int, method: str) -> AskedExplanation:
+def _asked(row: WorklistRow, index: int, method: ExplanationMethod) -> AskedExplanation:
     return AskedExplanation(
         token=row.token,
         generation=row.study.generation,

@@ -16,7 +16,7 @@ from imaging_node.domain.lifecycle import DeliveryState
 from imaging_node.domain.watching import VERIFICATION_NOTE
 from imaging_node.worklist import alarm_words, wording
 from imaging_node.worklist.explaining import (
-    METHODS,
+    METHOD_NAMES,
     ExplanationQueries,
     add_explanations,
     explanations_of,
@@ -210,7 +210,7 @@ def _add_pages(
             deliveries=deliveries,
             verdicts=watching.verdicts(uid),
             explanations={} if explaining is None else explanations_of(row, explaining),
-            methods=METHODS,
+            methods=METHOD_NAMES,
         )
 
     @app.get("/deliveries", include_in_schema=False)

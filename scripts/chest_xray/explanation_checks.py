@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chest_xray.images import PREPROCESSING, IndexedImage, read_p_values
-from chest_xray.scoring import model_input, on_grid, run
+from chest_xray.scoring import run
+from imaging_node.inference.preprocessing import prepare
 from imaging_node.inference.saliency import ensemble_map
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class MapDrawer:
 
 def film_inputs(data: Path, images: Sequence[IndexedImage]) -> FloatArray:
     """Model inputs of some films, shape (n, 1, rows, columns)."""
-    return np.stack([model_input(on_grid(read_p_values(data, image))[1]) for image in images])
+    return np.stack([prepare(read_p_values(data, image), PREPROCESSING) for image in images])
 
 
 def flagged_films(

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chest_xray.images import PREPROCESSING
 from chest_xray.recipe import MEMBERS
-from chest_xray.scoring import model_input, on_grid, run
+from chest_xray.scoring import run
 from imaging_node.inference.golden import synthetic_thorax
+from imaging_node.inference.preprocessing import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
     import onnxruntime
 
     from imaging_node.inference.bundle import Finding
@@ -34,7 +35,7 @@ def golden_cases(
     for seed, (name, (rows, columns, opacity)) in enumerate(GOLDEN_SHAPES.items()):
         image = synthetic_thorax(rows, columns, opacity=opacity, seed=seed)
         np.save(folder / f"{name}.npy", image)
-        answers = [run(session, golden_input(image)[np.newaxis]) for session in sessions]
+        answers = [run(session, prepare(image, PREPROCESSING)[np.newaxis]) for session in sessions]
         for member, answer in zip(MEMBERS, answers, strict=True):
             np.save(folder / f"{name}.{member}.maps.npy", answer[1][0])
         logits = [[round(float(each), 6) for each in answer[0][0]] for answer in answers]
@@ -51,8 +52,3 @@ def golden_cases(
             }
         )
     return cases
-
-
-def golden_input(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A synthetic image as the networks take it."""
-    return model_input(on_grid(image)[1])

@@ -17,7 +17,7 @@ from chest_xray.explanation_checks import (
     flagged_films,
     incompleteness,
 )
-from chest_xray.golden_cases import GOLDEN_SHAPES, golden_input
+from chest_xray.golden_cases import GOLDEN_SHAPES
 from chest_xray.images import PREPROCESSING
 from chest_xray.recipe import MEMBERS, SEED, build_network
 from chest_xray.scoring import open_graphs, run
@@ -26,6 +26,7 @@ from chest_xray.trained import Trained, head_of
 from imaging_node.inference.bundle import Member
 from imaging_node.inference.captum_check import captum_map, load_weights, pearson
 from imaging_node.inference.golden import synthetic_thorax
+from imaging_node.inference.preprocessing import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +130,9 @@ def _least_agreement(
             model=graphs[member],
         )
         for seed, (rows, columns, opacity) in enumerate(GOLDEN_SHAPES.values()):
-            image = golden_input(synthetic_thorax(rows, columns, opacity=opacity, seed=seed))
+            image = prepare(
+                synthetic_thorax(rows, columns, opacity=opacity, seed=seed), PREPROCESSING
+            )
             served = run(session, image[np.newaxis])[1][0]
             for finding, each in enumerate(served):
                 theirs = captum_map(twin, described, image, finding)

@@ -82,9 +82,9 @@ LEGS: dict[str, tuple[Leg, ...]] = {
         Leg(
             task=Task.FINDINGS,
             image_size=128,
-            epochs=5,
+            epochs=10,
             learning_rate=8e-4,
-            last_learning_rate=1e-4,
+            last_learning_rate=1e-5,
         ),
     ),
     "vit": (
@@ -113,9 +113,9 @@ LEGS: dict[str, tuple[Leg, ...]] = {
         Leg(
             task=Task.FINDINGS,
             image_size=128,
-            epochs=10,
+            epochs=20,
             learning_rate=4e-4,
-            last_learning_rate=1e-4,
+            last_learning_rate=1e-5,
         ),
     ),
 }

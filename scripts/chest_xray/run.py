@@ -37,6 +37,8 @@ from chest_xray.recipe import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from imaging_node.inference.networks import MappedDenseNet, MappedTransformer
 
 LABEL_SMOOTHING = 0.02
@@ -62,11 +64,13 @@ def leg_files(checkpoints: Path, member: str, number: int) -> LegFiles:
     return LegFiles(state=checkpoints / f"{stem}.state.pt", result=checkpoints / f"{stem}.pt")
 
 
-def train_member(member: str, checkpoints: Path, data: Path, device: torch.device) -> None:
-    """Run every leg of a member that has not ended yet."""
+def train_member(
+    member: str, checkpoints: Path, data: Path, device: torch.device, *, tasks: Collection[Task]
+) -> None:
+    """Run every leg of a member that `tasks` need and that has not ended yet."""
     for number, leg in enumerate(LEGS[member]):
         files = leg_files(checkpoints, member, number)
-        if not files.result.exists():
+        if leg.task in {Task.PRETRAINING, *tasks} and not files.result.exists():
             start = _start_of(member, number, checkpoints)
             LegRun(member, leg, files, start, device=device, seed=SEED + number).run(data)
 

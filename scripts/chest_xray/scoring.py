@@ -13,7 +13,7 @@ import onnxruntime
 from chest_xray.evaluation import Split
 from chest_xray.images import PREPROCESSING, IndexedImage, read_p_values
 from imaging_node.inference.film_measures import measure_film
-from imaging_node.inference.preprocessing import resize_to_grid, standardise, stretch_percentiles
+from imaging_node.inference.preprocessing import bring_to_grid, standardise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,21 +82,6 @@ def open_graphs(graphs: Sequence[bytes]) -> list[onnxruntime.InferenceSession]:
     ]
 
 
-def on_grid(p_values: FloatImage) -> tuple[FloatImage, FloatImage]:
-    """A film on the model grid, and the same between its percentiles."""
-    grid = resize_to_grid(p_values, PREPROCESSING.rows, PREPROCESSING.columns)
-    return grid, stretch_percentiles(
-        grid, PREPROCESSING.lower_percentile, PREPROCESSING.upper_percentile
-    )
-
-
-def model_input(stretched: FloatImage) -> npt.NDArray[np.float32]:
-    """Shape (1, rows, columns)."""
-    return standardise(
-        stretched, mean=PREPROCESSING.mean, standard_deviation=PREPROCESSING.standard_deviation
-    )
-
-
 def run(
     session: onnxruntime.InferenceSession, inputs: npt.NDArray[np.float32]
 ) -> list[npt.NDArray[np.float32]]:
@@ -123,10 +108,10 @@ def score_images(
     for start in range(0, len(images), _BATCH):
         inputs = []
         for place, image in enumerate(images[start : start + _BATCH], start):
-            grid, stretched = on_grid(change(read_p_values(data, image)))
-            measures.append(measure_film(grid))
-            kept[place] = np.round(stretched * 255)
-            inputs.append(model_input(stretched))
+            gridded = bring_to_grid(change(read_p_values(data, image)), PREPROCESSING)
+            measures.append(measure_film(gridded.grid))
+            kept[place] = np.round(gridded.stretched * 255)
+            inputs.append(standardise(gridded.stretched, PREPROCESSING))
         for member, session in enumerate(sessions):
             answer = session.run(None, {"image": np.stack(inputs)})
             logits[member].append(answer[0])

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from imaging_node.domain.errors import BundleError
+from imaging_node.domain.explanation import ExplanationMethod
 from imaging_node.inference.bundle import Bundle, load_bundle
-from imaging_node.inference.captum_methods import METHODS, explain, open_twins
+from imaging_node.inference.captum_methods import explain, open_twins
 from imaging_node.inference.golden import synthetic_thorax
 from imaging_node.inference.networks import (
     DenseNetShape,
@@ -71,9 +72,9 @@ def test_integrated_gradients_add_up_to_the_difference_from_the_black_film(
     assert found.incompleteness < 0.1 * abs(found.logit - found.baseline_logit) + 0.02
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(ExplanationMethod))
 def test_every_method_covers_the_model_grid_and_repeats_itself(
-    bundle: Bundle, twins: list[nn.Module], method: str
+    bundle: Bundle, twins: list[nn.Module], method: ExplanationMethod
 ) -> None:
     first, second = (explain(bundle, twins, film(), 0, method) for _ in range(2))
     assert first.values.shape == (SIDE, SIDE)

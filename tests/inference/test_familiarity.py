@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pydantic import ValidationError
 
 from imaging_node.domain.finding import NotAnalysedReason
-from imaging_node.inference.familiarity import Depth, Familiarity, fit_space
+from imaging_node.inference.familiarity import (
+    DeclaredFamiliarity,
+    Depth,
+    Familiarity,
+    fit_space,
+)
 
 FloatArray = npt.NDArray[np.float32]
 WIDTH, KEPT = 30, 6
@@ -77,3 +83,15 @@ def test_a_hole_in_the_middle_of_the_training_images_is_no_neighbourhood() -> No
     on_ring = depth.distances(ring[7].astype(np.float32))
     assert centre["distance_deep"] < on_ring["distance_deep"]
     assert centre["neighbours_deep"] > 20 * on_ring["neighbours_deep"]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"distance_shallow": 2.0}, {"neighbours_deep": 2.0}, {"residual_deep": 0.0}],
+    ids=["none", "of another depth", "of neighbours that are not there", "that none can keep"],
+)
+def test_a_bundle_cannot_declare_limits_that_nothing_measures(limits: dict[str, float]) -> None:
+    depth = {"name": "deep", "first": 0, "last": 9, "space": "deep.npy", "residual_scale": 1.0}
+    DeclaredFamiliarity.model_validate({"depths": [depth], "limits": {"distance_deep": 2.0}})
+    with pytest.raises(ValidationError, match="limits"):
+        DeclaredFamiliarity.model_validate({"depths": [depth], "limits": limits})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,7 @@ from imaging_node.domain.errors import BundleError, UnknownRecordError
 from imaging_node.domain.model_state import ModelState
 from imaging_node.inference.foreign_declaration import SiteChoices
 from imaging_node.inference.foreign_files import UntrustedCodeError, read_foreign_files
-from imaging_node.node.admission import add_foreign, is_zoo_bundle
+from imaging_node.node.admission import add_bundle
 from imaging_node.node.comparison import compare_models
 from imaging_node.node.foreign_models import serve_foreign
 from imaging_node.node.installed import bundle_states
@@ -62,9 +64,19 @@ def source(tmp_path: Path) -> Path:
     return threshold(tmp_path / "source")
 
 
-def add(source: Path, settings: Settings, database: Database, site: SiteChoices = SITE) -> str:
+def take(source: Path, settings: Settings, trust_code: str | None, site: SiteChoices) -> None:
+    database, spool, _ = open_state(settings)
+    try:
+        add_bundle(
+            source, settings, database, spool, trust_code=trust_code, site=site, reason="a try"
+        )
+    finally:
+        database.close()
+
+
+def add(source: Path, settings: Settings, site: SiteChoices = SITE) -> str:
     trust_code = read_foreign_files(source).trust_hash
-    add_foreign(source, settings, database, trust_code=trust_code, site=site, reason="a try")
+    take(source, settings, trust_code, site)
     return trust_code
 
 
@@ -76,9 +88,8 @@ def state_of(settings: Settings, bundle: str = NAME) -> ModelState:
 def test_without_its_hash_nothing_is_taken_and_the_hash_is_told(
     given: str | None, source: Path, settings: Settings, database: Database
 ) -> None:
-    assert is_zoo_bundle(source)
     with pytest.raises(UntrustedCodeError, match=r"is code: \d+ expressions and") as refused:
-        add_foreign(source, settings, database, trust_code=given, site=SITE, reason="")
+        take(source, settings, given, SITE)
     assert refused.value.trust_hash == read_foreign_files(source).trust_hash
     assert f"--trust-code {refused.value.trust_hash}" in str(refused.value)
     assert list((settings.state_directory / "models").iterdir()) == []
@@ -88,7 +99,7 @@ def test_without_its_hash_nothing_is_taken_and_the_hash_is_told(
 def test_the_grant_is_kept_audited_and_goes_with_every_state(
     source: Path, settings: Settings, database: Database
 ) -> None:
-    trust_code = add(source, settings, database)
+    trust_code = add(source, settings)
     [row] = read_decisions(database).rows
     assert (row.bundle, row.state, row.trusted_code) == (NAME, ModelState.SHADOW, trust_code)
     [change] = list_changes(database)
@@ -114,9 +125,9 @@ def test_the_grant_is_kept_audited_and_goes_with_every_state(
 
 
 def test_files_changed_since_are_neither_promoted_nor_served_whoever_hashed_them_again(
-    source: Path, settings: Settings, database: Database, tmp_path: Path
+    source: Path, settings: Settings, tmp_path: Path
 ) -> None:
-    add(source, settings, database)
+    add(source, settings)
     installed = settings.state_directory / "models" / NAME
     script = installed / "scripts" / "more.py"
     script.parent.mkdir(exist_ok=True)
@@ -131,9 +142,7 @@ def test_files_changed_since_are_neither_promoted_nor_served_whoever_hashed_them
     other = Settings.model_validate(
         {**settings.model_dump(), "state_directory": tmp_path / "other"}
     )
-    opened, _, _ = open_state(other)
-    add(threshold(tmp_path / "changed", above=7), other, opened)
-    opened.close()
+    add(threshold(tmp_path / "changed", above=7), other)
     installed.rename(tmp_path / "former")
     (other.state_directory / "models" / NAME).rename(installed)
     with pytest.raises(BundleError, match="other code than was trusted"):
@@ -145,17 +154,17 @@ def test_it_never_takes_the_place_of_a_model_of_the_node(
 ) -> None:
     taken = SiteChoices(name="chest_xray_pneumonia")
     with pytest.raises(BundleError, match="there is a bundle 'chest_xray_pneumonia' already"):
-        add(source, settings, database, taken)
-    add(source, settings, database)
+        add(source, settings, taken)
+    add(source, settings)
     with pytest.raises(BundleError, match="there is a bundle 'bones' already"):
-        add(source, settings, database)
+        add(source, settings)
     assert [row.bundle for row in read_decisions(database).rows] == [NAME]
 
 
 def test_files_that_merely_lie_there_are_granted_nothing(
-    source: Path, settings: Settings, database: Database, tmp_path: Path
+    source: Path, settings: Settings, tmp_path: Path
 ) -> None:
-    add(source, settings, database)
+    add(source, settings)
     (settings.state_directory / "models").rename(tmp_path / "zoo")
     named = settings.model_copy(
         update={
@@ -171,10 +180,8 @@ def test_files_that_merely_lie_there_are_granted_nothing(
     opened.close()
 
 
-def test_it_cannot_be_compared_and_that_is_said(
-    source: Path, settings: Settings, database: Database
-) -> None:
-    add(source, settings, database)
+def test_it_cannot_be_compared_and_that_is_said(source: Path, settings: Settings) -> None:
+    add(source, settings)
     with pytest.raises(UnknownRecordError, match="cannot compare bones: it is a foreign bundle"):
         compare_models(
             settings,
@@ -201,7 +208,12 @@ def test_the_commands_know_it(source: Path, tmp_path: Path, settings: Settings) 
     trust_code = read_foreign_files(source).trust_hash
     refused = models("add", source)
     assert isinstance(refused.exception, UntrustedCodeError)
-    added = models("add", source, "--trust-code", trust_code, "--site", site)
+    # As the zoo hands it out.
+    archive = shutil.make_archive(str(tmp_path / "bones"), "zip", source.parent, source.name)
+    inspected = runner.invoke(app, ["foreign", "inspect", archive])
+    assert json.loads(inspected.output)["trust_code"] == trust_code
+    assert json.loads(inspected.output)["declaration"]["id"] == "bones"
+    added = models("add", archive, "--trust-code", trust_code, "--site", site)
     assert added.exit_code == 0, added.output
     assert f"bones: version 0.5.9, foreign segmentation, trusted code {trust_code}" in added.output
     listed = models("list")

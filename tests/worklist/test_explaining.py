@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
+from imaging_node.domain.explanation import ExplanationMethod
 from imaging_node.node.explanations import Explanations
-from imaging_node.worklist.explaining import METHODS, AskedExplanation, ExplanationQueries
+from imaging_node.worklist.explaining import AskedExplanation, ExplanationQueries
 from imaging_node.worklist.page import create_app
 from tests.worklist.test_page import QUERIES, ROWS, WATCHING
 
@@ -31,7 +32,7 @@ ASKED = AskedExplanation(
     generation=ROW.study.generation,
     index=INDEX,
     label=ROW.findings[INDEX].label,
-    method="occlusion",
+    method=ExplanationMethod.OCCLUSION,
 )
 
 
@@ -62,7 +63,7 @@ def click(page: TestClient, where: str) -> Response:
 
 def test_the_page_offers_every_method_for_a_scored_finding(explanations: Explanations) -> None:
     text = client(explanations).get(f"/studies/{ROW.token}").text
-    assert all(f'action="{path(method)}"' in text for method in METHODS)
+    assert all(f'action="{path(method)}"' in text for method in ExplanationMethod)
 
 
 def test_a_node_without_the_libraries_offers_none(explanations: Explanations) -> None:
