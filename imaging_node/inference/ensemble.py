@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imaging_node.domain.errors import NotAnalysedError, SettingsError
-from imaging_node.domain.finding import MAXIMUM_SPREAD, FindingScore, NotAnalysedReason
+from imaging_node.domain.finding import (
+    MAXIMUM_SPREAD,
+    FindingScore,
+    NotAnalysedReason,
+    Presence,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +20,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from imaging_node.inference.bundle import Finding, Member
+
+_WEIGHT = {Presence.PRESENT: 2, Presence.UNDETERMINED: 1, Presence.ABSENT: 0}
 
 
 def pool_logits(
@@ -63,7 +70,9 @@ def score_findings(
     """Turn the members' logits for one image into scores, in the bundle's order.
 
     The spread is the standard deviation of the members' probabilities, each through the
-    ensemble's calibration: a measure of agreement, not of the error of the answer.
+    ensemble's calibration: a measure of agreement, not of the error of the answer. A bundle that
+    limits it is contested beyond the limit, and where the pair would clear what a member alone
+    would not: "absent" is said by all of them.
 
     Args:
         logits: Shape (members, findings).
@@ -82,16 +91,21 @@ def score_findings(
     scores = []
     for index, finding in enumerate(findings):
         pooled = float(pool_logits(logits, members)[index])
+        probability = finding.calibration.probability(pooled)
         each_member = [finding.calibration.probability(float(logit)) for logit in logits[:, index]]
         undetermined_from, operating_point = thresholds[finding.label]
         spread = min(float(np.std(each_member)), MAXIMUM_SPREAD)
         scores.append(
             FindingScore(
                 label=finding.label,
-                probability=finding.calibration.probability(pooled),
+                probability=probability,
                 interval=finding.calibration.interval(pooled),
                 spread=spread,
-                is_contested=finding.maximum_spread is not None and spread > finding.maximum_spread,
+                is_contested=finding.maximum_spread is not None
+                and (
+                    spread > finding.maximum_spread
+                    or probability < undetermined_from <= max(each_member)
+                ),
                 operating_point=operating_point,
                 undetermined_from=undetermined_from,
                 sop_instance_uid=sop_instance_uid,
@@ -103,15 +117,19 @@ def score_findings(
 def combine_images(
     scores_by_image: Sequence[Sequence[FindingScore]],
 ) -> tuple[FindingScore, ...]:
-    """Answer of a study: for each finding the image that calls it, else the highest probability.
+    """Answer of a study: present if an image is, absent only if every image is.
 
-    An image over which the members disagree calls nothing: it must not outdo one that does.
+    Of the images with that call the one with the highest probability answers. A probability alone
+    would let an image over which the members disagree be outdone by one that is clear.
 
     Args:
         scores_by_image: At least one image's scores, all in the bundle's order; on equal
             probabilities the earlier image answers.
     """
     return tuple(
-        max(of_one_finding, key=lambda score: (score.is_present, score.probability or 0.0))
+        max(
+            of_one_finding,
+            key=lambda score: (_WEIGHT[score.presence], score.probability or 0.0),
+        )
         for of_one_finding in zip(*scores_by_image, strict=True)
     )

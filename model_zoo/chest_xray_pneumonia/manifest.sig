@@ -1,5 +1,5 @@
 {
   "algorithm": "ed25519",
-  "key_id": "9a01c76cacff231f",
-  "signature": "G+otEh8JRLnAnQIW+krapD5rzEoEBxEAMsialxdv1eaChb9S6kCSDJN1j/gKgGeYnfFwCDSnsR6qaOozG7m5CA=="
+  "key_id": "2f950f8e88fb071a",
+  "signature": "sKXcSIEL6O5Dq4fJaMY9cIBQn7tAUJqR91oPx6we8fmamnmSQ4xJiglmEQyjwrawdPhHAm2XQl9WAA/MQX5nDQ=="
 }

@@ -23,6 +23,7 @@ from chest_xray.gate_fitting import (
     fit_film_limits,
     mildly_compressed,
 )
+from chest_xray.gate_judging import gates_table, judge_gates
 from chest_xray.golden_cases import TOLERANCE, golden_cases
 from chest_xray.images import PREPROCESSING
 from chest_xray.map_checking import CAPTUM, check_explanations
@@ -117,7 +118,8 @@ def build(
     checks = check_explanations(trained, evaluated, graphs, data)
     print(plan.id, checks, flush=True)
     pictures = draw_plots(evaluated, directory / "docs")
-    write_card(directory / "docs" / "README.md", evaluated, trained, checks, pictures)
+    card = directory / "docs" / "README.md"
+    write_card(card, evaluated, trained, checks, pictures)
     shutil.copyfile(licence, directory / "LICENSE")
     write_json(
         directory / "configs" / "inference.json",
@@ -144,7 +146,11 @@ def build(
         sign_bundle(directory, signing_key)
         return load_bundle(directory, [own_key])
 
-    declaration["monitoring"] = monitoring_reference(signed(), data, splits["calibration"])
+    unwatched = signed()
+    declaration["monitoring"] = monitoring_reference(unwatched, data, splits["calibration"])
+    figures = judge_gates(unwatched, splits["test"], splits["other"], data)
+    print(plan.id, figures.faults or "gates as wanted", flush=True)
+    write_card(card, evaluated, trained, checks, pictures, gates_table(figures))
     bundle = signed()
     verify_golden(bundle, Sessions(bundle, Execution()))
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -28,7 +28,6 @@ FloatArray = npt.NDArray[np.float32]
 HIDDEN_SHARE = 0.1
 BLUR_PIXELS = 37
 COARSE_GRID = (7, 7)
-FILMS = 60
 RANDOM_MAPS = 3
 LEAST_AGREEMENT = 0.999
 LARGEST_INCOMPLETENESS = 1e-3
@@ -46,13 +45,16 @@ class ExplanationChecks:
     Attributes:
         agreement: Least correlation of a member's map with Captum's, over the golden images.
         incompleteness: Largest difference of a map's mean plus biases from the pooled logit.
-        random_correlation: Mean correlation of the maps with those of a head whose weights were
-            drawn anew: a map that stays the same whatever the head is explains nothing of it.
-        random_correlation_size: The same without signs. Coarse maps over one set of features
-            are never far from each other or their opposites: it is told, not judged.
+        random_correlation: Mean size of the correlation of the maps with those of a head whose
+            weights were drawn anew: a map that stays the same whatever the head is explains
+            nothing of it. Without its sign, for with a head every map has its opposite: signed,
+            the mean is 0 for any network.
+        chance_correlation: The same of the maps of random heads among themselves, which is what
+            the grids and features leave to chance.
         deletion_share: Of the flagged films with the finding, those whose score falls more when
-            the tenth that the own map ranks highest is blurred than with random maps.
-        deletion_films: How many films that was.
+            the tenth that the own map ranks highest is blurred than with random maps; with its
+            95 % interval by Wilson.
+        deletion_films: How many films that was, one of each patient.
         boxes, hits: Boxes that radiologists drew on validation and test films, and maps of their
             finding whose peak lies inside.
         chance: Mean share of the film that a box covers: the hits of a random point.
@@ -61,7 +63,7 @@ class ExplanationChecks:
     agreement: float
     incompleteness: float
     random_correlation: float
-    random_correlation_size: float
+    chance_correlation: float
     deletion_share: float
     deletion_films: int
     boxes: int
@@ -74,7 +76,7 @@ class ExplanationChecks:
         return (
             self.agreement >= LEAST_AGREEMENT
             and self.incompleteness <= LARGEST_INCOMPLETENESS
-            and abs(self.random_correlation) < LARGEST_RANDOM_CORRELATION
+            and self.random_correlation < LARGEST_RANDOM_CORRELATION
             and self.deletion_share >= LEAST_DELETION_SHARE
         )
 
@@ -113,15 +115,18 @@ def flagged_films(
 ) -> list[tuple[IndexedImage, int]]:
     """Films with a finding whose pooled logit reaches the finding's threshold, and which finding.
 
+    One film of each patient and finding: many films of one child say little more than one.
+
     Args:
         thresholds: Pooled logit from which each finding is called present.
     """
-    return [
-        (image, column)
+    flagged = {
+        (image.patient, column): image
         for row, image in enumerate(scored.images)
         for column, label in enumerate(scored.labels)
         if image.labels.get(label) == 1 and scored.pooled[row, column] >= thresholds[label]
-    ][:FILMS]
+    }
+    return [(image, column) for (_, column), image in flagged.items()]
 
 
 def incompleteness(drawer: MapDrawer, inputs: FloatArray, biases: npt.NDArray[np.float64]) -> float:

@@ -49,24 +49,29 @@ def check_explanations(
     graphs: dict[str, bytes],
     data: Path,
 ) -> ExplanationChecks:
-    """Run every check of the maps; what needs films takes calibration films, the boxes all."""
+    """Run every check of the maps, on films of the calibration and the test split."""
     sessions = open_graphs(list(graphs.values()))
     drawer = MapDrawer(sessions)
     biases = np.mean([head_of(trained, member).bias.detach().numpy() for member in MEMBERS], 0)
     films = film_inputs(data, evaluated.calibration.images[:COMPLETENESS_FILMS])
-    flagged = flagged_films(evaluated.calibration, _logit_thresholds(evaluated))
+    thresholds = _logit_thresholds(evaluated)
+    flagged = [
+        film
+        for scored in (evaluated.calibration, evaluated.test)
+        for film in flagged_films(scored, thresholds)
+    ]
     boxed = [
         image
         for image in (*evaluated.calibration.images, *evaluated.test.images)
         if image.source == "nih"
     ]
-    correlation, size = _random_head_correlations(trained, films)
+    correlation, by_chance = _random_head_correlations(trained, films)
     boxes, hits, chance = box_hits(drawer, data, boxed, trained.labels)
     return ExplanationChecks(
         agreement=_least_agreement(trained, graphs, sessions),
         incompleteness=incompleteness(drawer, films, biases),
         random_correlation=correlation,
-        random_correlation_size=size,
+        chance_correlation=by_chance,
         deletion_share=deletion_share(
             drawer,
             film_inputs(data, [image for image, _ in flagged]),
@@ -93,21 +98,26 @@ def _logit_thresholds(evaluated: Evaluated) -> dict[str, float]:
 def _random_head_correlations(
     trained: Trained, films: npt.NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Mean correlation of the members' maps with those of random heads, and its mean size."""
-    correlations: list[float] = []
+    """Mean size of the correlation with maps of random heads, and of these with each other."""
+    own_sizes: list[float] = []
+    chance_sizes: list[float] = []
     inputs = torch.from_numpy(films)
     for member in MEMBERS:
         network, head = trained.networks[member], head_of(trained, member)
         own, weight = network(inputs)[1].numpy(), head.weight.clone()
+        flat = (-1, *own.shape[2:])
+        before = None
         generator = torch.Generator().manual_seed(SEED)
         for _ in range(RANDOM_HEADS):
             drawn = torch.randn(weight.shape, generator=generator) * weight.std()
             head.weight.copy_(drawn)
-            random = network(inputs)[1].numpy()
-            flat = (-1, *own.shape[2:])
-            correlations += correlations_of(own.reshape(flat), random.reshape(flat))
+            random = network(inputs)[1].numpy().reshape(flat)
+            own_sizes += map(abs, correlations_of(own.reshape(flat), random))
+            if before is not None:
+                chance_sizes += map(abs, correlations_of(before, random))
+            before = random
         head.weight.copy_(weight)
-    return float(np.mean(correlations)), float(np.mean(np.abs(correlations)))
+    return float(np.mean(own_sizes)), float(np.mean(chance_sizes))
 
 
 def _least_agreement(

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from chest_xray.card import explanation_table
+from chest_xray.gate_judging import gates_table, judge_gates
+from chest_xray.map_checking import check_explanations
+from chest_xray.recipe import MEMBERS
 from chest_xray.scoring import open_graphs, score_images
 from chest_xray.tables import TABLES, Evaluated
-from chest_xray.trained import splits_of
+from chest_xray.trained import Trained, splits_of
 from imaging_node.inference.bundle import load_bundle
+from imaging_node.inference.captum_methods import open_twins
+from imaging_node.inference.networks import MappedDenseNet, MappedTransformer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from chest_xray.bundles import BundlePlan
     from chest_xray.scoring import ScoredImages
+    from imaging_node.inference.bundle import Bundle
 
 
 def recheck(plan: BundlePlan, data: Path, zoo: Path) -> int:
@@ -21,7 +28,8 @@ def recheck(plan: BundlePlan, data: Path, zoo: Path) -> int:
     bundle = load_bundle(zoo / plan.id)
     sessions = open_graphs([member.model for member in bundle.members])
     splits = splits_of(plan, data)
-    labels = [finding.label for finding in bundle.findings]
+    networks = _networks(bundle)
+    labels = tuple(finding.label for finding in bundle.findings)
 
     def scored(name: str) -> ScoredImages:
         return score_images(sessions, labels, data, splits[name])
@@ -33,12 +41,26 @@ def recheck(plan: BundlePlan, data: Path, zoo: Path) -> int:
         test=scored("test"),
         other=scored("other"),
     )
+    checks = check_explanations(
+        Trained(labels=labels, networks=networks, seconds={}),
+        evaluated,
+        {member.name: member.model for member in bundle.members},
+        data,
+    )
+    tables = {name: table(evaluated) for name, table in TABLES.items()}
+    tables["explanation"] = explanation_table(checks)
+    tables["gates"] = gates_table(judge_gates(bundle, splits["test"], splits["other"], data))
     card = bundle.card.read_text(encoding="utf-8")
-    differences = 0
-    for name, table in TABLES.items():
-        text = table(evaluated)
-        is_same = text in card
-        differences += not is_same
-        print(f"\n## {plan.id}: {name}: {'as in the card' if is_same else 'NOT as in the card'}")
-        print(text)
-    return differences
+    for name, text in tables.items():
+        verdict = "as in the card" if text in card else "NOT as in the card"
+        print(f"\n## {plan.id}: {name}: {verdict}\n{text}", flush=True)
+    return sum(text not in card for text in tables.values())
+
+
+def _networks(bundle: Bundle) -> dict[str, MappedDenseNet | MappedTransformer]:
+    """The torch twins of the shipped graphs, by member."""
+    networks = {}
+    for member, twin in zip(MEMBERS, open_twins(bundle), strict=True):
+        assert isinstance(twin, MappedDenseNet | MappedTransformer)
+        networks[member] = twin
+    return networks

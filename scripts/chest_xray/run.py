@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,9 +71,38 @@ def train_member(
     """Run every leg of a member that `tasks` need and that has not ended yet."""
     for number, leg in enumerate(LEGS[member]):
         files = leg_files(checkpoints, member, number)
-        if leg.task in {Task.PRETRAINING, *tasks} and not files.result.exists():
+        if leg.task not in {Task.PRETRAINING, *tasks}:
+            continue
+        if files.result.exists():
+            read_result(checkpoints, member, number)
+        else:
             start = _start_of(member, number, checkpoints)
             LegRun(member, leg, files, start, device=device, seed=SEED + number).run(data)
+
+
+def read_result(checkpoints: Path, member: str, number: int) -> dict[str, Any]:
+    """What the leg `number` of a member left: `averaged`, the weights, and `seconds`.
+
+    Raises:
+        SystemExit: It was trained by another recipe than today's.
+    """
+    files, leg = leg_files(checkpoints, member, number), LEGS[member][number]
+    result: dict[str, Any] = torch.load(files.result, weights_only=True)
+    _require_same(files.result, result, leg)
+    return result
+
+
+def _require_same(path: Path, kept: dict[str, Any], leg: Leg) -> None:
+    """Refuse weights of another recipe: the card would tell of one that never ran."""
+    if kept.get("leg") != _written(leg):
+        raise SystemExit(
+            f"{path.name} was trained by another recipe than today's; delete it, and the legs"
+            " after it, or give another --checkpoints"
+        )
+
+
+def _written(leg: Leg) -> str:
+    return json.dumps(asdict(leg), sort_keys=True)
 
 
 def _start_of(member: str, number: int, checkpoints: Path) -> State | None:
@@ -85,8 +115,7 @@ def _start_of(member: str, number: int, checkpoints: Path) -> State | None:
     ]
     if not earlier:
         return None
-    result = leg_files(checkpoints, member, earlier[-1]).result
-    averaged: State = torch.load(result, weights_only=True)["averaged"]
+    averaged: State = read_result(checkpoints, member, earlier[-1])["averaged"]
     return averaged
 
 
@@ -152,6 +181,7 @@ class LegRun:
         self.step, self.seconds, self.loss = 0, 0.0, 0.0
         if files.state.exists():
             state = torch.load(files.state, weights_only=True, map_location=device)
+            _require_same(files.state, state, leg)
             self.trained.load_state_dict(state["trained"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -175,7 +205,11 @@ class LegRun:
             if self.step % SAVED_EVERY_STEPS == 0:
                 self._save()
                 self._print(f"step {self.step}/{steps}")
-        result = {"averaged": self.averaged.state_dict(), "seconds": self.seconds}
+        result = {
+            "leg": _written(leg),
+            "averaged": self.averaged.state_dict(),
+            "seconds": self.seconds,
+        }
         part = self.files.result.with_suffix(".part")
         torch.save(result, part)
         part.replace(self.files.result)
@@ -217,6 +251,7 @@ class LegRun:
 
     def _save(self) -> None:
         state = {
+            "leg": _written(self.leg),
             "trained": self.trained.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),

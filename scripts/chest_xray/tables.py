@@ -113,12 +113,7 @@ def calls_table(evaluated: Evaluated) -> str:
     for label, finding in evaluated.findings.items():
         for name, split in evaluated.named_splits(label):
             probabilities = calibrated(finding.calibration, split.pooled)
-            spread = spreads(finding.calibration, split.logits)
-            is_open = (probabilities >= finding.undetermined_from) & (
-                probabilities < finding.operating_point
-            )
-            if finding.maximum_spread is not None:
-                is_open |= spread > finding.maximum_spread
+            is_open = _left_open(finding, split, probabilities)
             flagged = np.where(is_open, 0.0, probabilities)
             sensitivity = share_at_least(split, flagged, finding.operating_point, truth=1)
             false = share_at_least(split, flagged, finding.operating_point, truth=0)
@@ -134,6 +129,18 @@ def calls_table(evaluated: Evaluated) -> str:
         " | of films with it, cleared",
         rows,
     )
+
+
+def _left_open(finding: Finding, split: Split, probabilities: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which films are neither flagged nor cleared, as `imaging_node.inference.ensemble` says."""
+    clears = finding.undetermined_from
+    is_open = (probabilities >= clears) & (probabilities < finding.operating_point)
+    if finding.maximum_spread is None:
+        return is_open
+    members = np.stack([calibrated(finding.calibration, each) for each in split.logits])
+    is_apart = spreads(finding.calibration, split.logits) > finding.maximum_spread
+    is_alone = (probabilities < clears) & (members.max(0) >= clears)
+    return np.asarray(is_open | is_apart | is_alone)
 
 
 def calibration_table(evaluated: Evaluated) -> str:

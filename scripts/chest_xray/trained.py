@@ -10,7 +10,7 @@ import torch
 from chest_xray.export import HEADS, keep_findings
 from chest_xray.images import PREPROCESSING, IndexedImage, load_labels, read_index, select
 from chest_xray.recipe import LABELS, LEGS, MEMBERS, build_network
-from chest_xray.run import leg_files
+from chest_xray.run import read_result
 from imaging_node.inference.networks import MappedDenseNet, MappedTransformer
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_trained(
         last = max(index for index, leg in enumerate(legs) if leg.task is plan.task)
         network = build_network(member, len(LABELS[plan.task]), PREPROCESSING.rows)
         results = [
-            torch.load(leg_files(checkpoints, member, index).result, weights_only=True)
+            read_result(checkpoints, member, index)
             for index, leg in enumerate(legs)
             if leg.task in (plan.task, legs[0].task) and index <= last
         ]

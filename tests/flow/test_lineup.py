@@ -110,7 +110,7 @@ def test_a_canary_answers_its_share_and_only_a_first_attempt(primary: ServedMode
     for number in range(50):
         uid = f"1.2.3.{number}"
         [turn] = candidates([primary, canary, shadow], uid, attempts=1)
-        expected = ["2", "0.2.0"] if is_in_share(uid, 0.5) else ["0.2.0"]
+        expected = ["2", "0.2.1"] if is_in_share(uid, 0.5) else ["0.2.1"]
         assert [each.model.bundle.identity.version for each in turn] == expected
         assert candidates([primary, canary, shadow], uid, attempts=2) == [(primary,)]
     assert candidates([shadow], "1.2.3", attempts=1) == []
@@ -124,7 +124,7 @@ def test_what_a_shadow_says_is_kept_and_nothing_of_it_is_sent_or_shown(
 
     results = list_shadow_results(room.database, study_instance_uid=uid)
     assert [(each.version, each.is_delivered) for each in results] == [
-        ("0.2.0", True),
+        ("0.2.1", True),
         ("2", False),
     ]
     assert results[0].findings == results[1].findings
@@ -163,7 +163,7 @@ def test_a_canary_that_fails_leaves_the_answer_to_the_primary(
     assert record(room, clock, uid).state is StudyState.DONE
     results = list_shadow_results(room.database, study_instance_uid=uid)
     assert [(each.version, each.is_delivered, bool(each.findings)) for each in results] == [
-        ("0.2.0", True, True),
+        ("0.2.1", True, True),
         ("2", False, False),
     ]
 
@@ -174,7 +174,7 @@ def test_a_study_whose_worker_died_is_not_given_to_the_canary_again(
     canary = version_of(primary, "2", ModelState.CANARY)
     room, uid = scored(opened, clock, primary, canary, attempts=2)
     results = list_shadow_results(room.database, study_instance_uid=uid)
-    assert {each.version: each.is_delivered for each in results} == {"0.2.0": True, "2": False}
+    assert {each.version: each.is_delivered for each in results} == {"0.2.1": True, "2": False}
 
 
 def test_with_models_in_shadow_alone_a_study_has_no_answer(

@@ -222,9 +222,9 @@ def test_another_version_of_the_declaration_is_refused(
 
 
 def test_a_folder_may_name_the_version_but_no_other_one(bundle_copy: Path) -> None:
-    right = bundle_copy.with_name("chest_xray_pneumonia@0.2.0")
+    right = bundle_copy.with_name("chest_xray_pneumonia@0.2.1")
     bundle_copy.rename(right)
-    assert load_bundle(right).identity.version == "0.2.0"
+    assert load_bundle(right).identity.version == "0.2.1"
     wrong = right.rename(right.with_name("chest_xray_pneumonia@9.0.0"))
     with pytest.raises(
         BundleError, match=r"its id is 'chest_xray_pneumonia', its version '0\.2\.0'"

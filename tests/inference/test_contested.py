@@ -41,6 +41,12 @@ def test_disagreement_leaves_open_what_would_be_called(
     assert scores(bundle, [-9.0, -9.0]) is Presence.ABSENT
 
 
+def test_absent_is_said_by_every_member(bundle: Bundle) -> None:
+    # Close together, and together below the limit, but one of them alone is not.
+    assert scores(bundle, [-2.2, -3.0]) is Presence.UNDETERMINED
+    assert scores(bundle, [-3.0, -3.0]) is Presence.ABSENT
+
+
 def test_a_bundle_without_a_limit_is_called_by_its_probability(bundle: Bundle) -> None:
     called = {scores(bundle, logits, None) for logits in ([9.0, -4.0], [1.0, -9.0])}
     assert called <= {Presence.PRESENT, Presence.ABSENT}
@@ -59,3 +65,25 @@ def test_an_image_that_is_called_answers_before_a_contested_one(bundle: Bundle) 
     [answer] = combine_images([[contested], [present]])
     assert answer.sop_instance_uid == "2.25.1"
     assert answer.is_present
+
+
+def test_an_image_that_is_clear_does_not_hide_a_contested_one(bundle: Bundle) -> None:
+    [finding] = bundle.findings
+    answers = [
+        score_findings(
+            np.array([[logit] for logit in logits], np.float32),
+            members=bundle.members,
+            findings=[replace(finding, undetermined_from=0.25, maximum_spread=0.4)],
+            thresholds={finding.label: (0.25, 0.96)},
+            sop_instance_uid=uid,
+        )
+        for uid, logits in {"2.25.1": (0.9, -8.0), "2.25.2": (-3.0, -3.0)}.items()
+    ]
+    (contested,), (clear,) = answers
+    assert clear.presence is Presence.ABSENT
+    assert contested.is_contested
+    assert (contested.probability or 0.0) < (clear.probability or 0.0)
+    for order in (answers, answers[::-1]):
+        [answer] = combine_images(order)
+        assert answer.presence is Presence.UNDETERMINED
+        assert answer.sop_instance_uid == "2.25.1"

@@ -1,19 +1,18 @@
-"""The shipped bundles' gates let their films through and nothing else, on a sample of each kind.
+"""The shipped bundles' gates let their films through and nothing else, each kind for itself.
 
-`scripts/gate_table.py` prints the same for all of the public images.
+A sample; `scripts/gate_table.py` and the cards tell the same of all of the public images.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from chest_xray.bundles import PLANS
 from chest_xray.gate_fitting import enlarged, mildly_compressed
+from chest_xray.gate_judging import GateJudge, count, public_strangers, strangers_of
 from chest_xray.images import DEFAULT_DATA, read_p_values
 from chest_xray.trained import splits_of
-from gate_table import GateJudge, public_strangers, strangers_of
 
 from imaging_node.inference.bundle import default_bundle_directory, load_bundle
 
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
 
     from imaging_node.domain.finding import FloatImage
 
-FILMS = 50
-STRANGERS_EVERY = 3
+FILMS = 100
+CHANGED = 8
+ANIMAL = "animal thorax"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not DEFAULT_DATA.is_dir(), reason="the public films are not here"),
@@ -33,8 +33,6 @@ pytestmark = [
 @pytest.fixture(scope="module", params=PLANS, ids=lambda plan: plan.id)
 def plan(request: pytest.FixtureRequest) -> BundlePlan:
     chosen: BundlePlan = request.param
-    if not (default_bundle_directory() / chosen.id).is_dir():
-        pytest.skip("this bundle is not shipped")
     return chosen
 
 
@@ -45,9 +43,10 @@ def judge(plan: BundlePlan) -> GateJudge:
 
 @pytest.fixture(scope="module")
 def films(plan: BundlePlan) -> list[FloatImage]:
-    """Films of the calibration split: the test split is the table's."""
-    images = splits_of(plan, DEFAULT_DATA)["calibration"]
-    return [read_p_values(DEFAULT_DATA, image) for image in images[:: len(images) // FILMS][:FILMS]]
+    """Films of the test split, on which no limit was chosen."""
+    images = splits_of(plan, DEFAULT_DATA)["test"]
+    every = max(1, len(images) // FILMS)
+    return [read_p_values(DEFAULT_DATA, image) for image in images[::every][:FILMS]]
 
 
 def test_its_own_films_pass_also_compressed_and_enlarged(
@@ -56,13 +55,28 @@ def test_its_own_films_pass_also_compressed_and_enlarged(
     refused = [judge.refusal(film) for film in films]
     refused += [judge.refusal(mildly_compressed(film)) for film in films[:20]]
     refused += [judge.refusal(enlarged(film)) for film in films[:10]]
-    assert sum(map(bool, refused)) <= 0.03 * len(refused)
+    assert sum(map(bool, refused)) <= 0.02 * len(refused)
 
 
-def test_what_is_no_upright_frontal_chest_film_is_refused(
+def test_every_change_that_makes_a_film_another_thing_is_noticed(
     judge: GateJudge, films: list[FloatImage]
 ) -> None:
-    refused = [judge.refusal(image) for _, image in strangers_of(films[:8])]
-    strangers = list(public_strangers(DEFAULT_DATA))[::STRANGERS_EVERY]
-    refused += [judge.refusal(image) for _, image in strangers]
-    assert np.mean([bool(each) for each in refused]) >= 0.95
+    passed = {name: each[""] for name, each in count(judge, strangers_of(films[:CHANGED])).items()}
+    assert passed == dict.fromkeys(passed, 0)
+
+
+def test_public_images_of_other_kinds_are_refused_and_the_animal_among_them(
+    judge: GateJudge,
+) -> None:
+    by_kind: dict[str, list[FloatImage]] = {}
+    for name, image in public_strangers(DEFAULT_DATA):
+        by_kind.setdefault(name, []).append(image)
+    chosen = [
+        (name, image)
+        for name, images in by_kind.items()
+        for image in images[:: max(1, len(images) // 12)]
+    ]
+    counts = count(judge, chosen)
+    assert counts[ANIMAL][""] == 0
+    passed = {name: each[""] / each.total() for name, each in counts.items()}
+    assert {name for name, share in passed.items() if share > 0.05} == set()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-OLD, NEW = "0.2.0", "9.0.0"
+OLD, NEW = "0.2.1", "9.0.0"
 BUNDLE = f"{NAME}@{NEW}"
 # The new version calls no film present: a study that the shipped one raises stays routine.
 _NEVER = 1.0

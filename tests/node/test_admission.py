@@ -142,7 +142,7 @@ def test_a_version_that_would_be_another_folder_is_not_taken(
 def test_the_version_that_came_with_the_package_is_installed_already(
     settings: Settings, tmp_path: Path
 ) -> None:
-    made = make_version(tmp_path / "made", "0.2.0")
+    made = make_version(tmp_path / "made", "0.2.1")
     assert "is installed already" in refusal(settings, made)
 
 
