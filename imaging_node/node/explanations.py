@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _KEPT_PICTURES = 500
 _LIMIT_S = 1800.0
+_DIGEST_LENGTH = 12
 _NEEDED = ("torch", "captum")
 
 
@@ -69,8 +70,10 @@ class Explanations:
         return path.read_bytes() if path.is_file() else None
 
     def _path(self, asked: AskedExplanation) -> Path:
-        name = f"{asked.token}-{asked.generation}-{asked.index}-{asked.method}.png"
-        return self._folder / name
+        # Whose finding it is, because a database that was restored counts generations again.
+        model = asked.model_digest.removeprefix("sha256:")[:_DIGEST_LENGTH]
+        parts = (asked.token, str(asked.generation), str(asked.index), model, asked.method)
+        return self._folder / f"{'-'.join(part for part in parts if part)}.png"
 
     def _draw(self, asked: AskedExplanation) -> None:
         part = self._path(asked).with_suffix(".part")
@@ -78,7 +81,7 @@ class Explanations:
         command = [
             sys.executable, "-m", "imaging_node", "explain", asked.token,
             "--finding", asked.label, "--method", asked.method, "--out", str(part),
-            *self._arguments,
+            *(("--model", asked.model) if asked.model else ()), *self._arguments,
         ]  # fmt: skip
         is_drawn = False
         try:

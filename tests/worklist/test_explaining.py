@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -102,6 +103,19 @@ def test_a_study_that_this_node_does_not_have_fails_visibly_and_may_be_asked_aga
     assert page.get(f"{path()}.png").status_code == 404
 
 
+def test_an_answer_that_names_its_model_has_a_picture_of_that_model_only(
+    explanations: Explanations, tmp_path: Path
+) -> None:
+    folder = tmp_path / "explanations"
+    folder.mkdir()
+    of_model = replace(ASKED, model="first", model_digest=f"sha256:{64 * 'a'}")
+    name = f"{ASKED.token}-{ASKED.generation}-{ASKED.index}-{12 * 'a'}-{ASKED.method}.png"
+    (folder / name).write_bytes(b"\x89PNG picture")
+    assert explanations.state(of_model).value == "ready"
+    assert explanations.state(ASKED).value == "none"
+    assert explanations.state(replace(of_model, model_digest=f"sha256:{64 * 'b'}")).value == "none"
+
+
 def test_a_picture_that_was_drawn_is_shown(explanations: Explanations, tmp_path: Path) -> None:
     folder = tmp_path / "explanations"
     folder.mkdir()
@@ -110,3 +124,13 @@ def test_a_picture_that_was_drawn_is_shown(explanations: Explanations, tmp_path:
     page = client(explanations)
     assert f'<a href="{path()}.png">' in page.get(f"/studies/{ROW.token}").text
     assert page.get(f"{path()}.png").content == b"\x89PNG picture"
+
+
+def test_a_page_with_two_findings_of_one_name_says_whose_each_is() -> None:
+    score = ROW.findings[INDEX]
+    both = (replace(score, model="first"), replace(score, model="second"))
+    queries = replace(QUERIES, study=lambda _: replace(ROW, findings=both))
+    text = TestClient(create_app(queries, WATCHING)).get(f"/studies/{ROW.token}").text
+    assert "By first." in text
+    assert "By second." in text
+    assert "By " not in TestClient(create_app(QUERIES, WATCHING)).get(f"/studies/{ROW.token}").text
