@@ -29,7 +29,6 @@ from imaging_node.node.scoring_room import close_scoring_room, open_scoring_room
 from imaging_node.settings import Settings
 from imaging_node.store.arrivals import read_study
 from imaging_node.store.claims import Claim, claim_study
-from imaging_node.store.cohort import answering_digests
 from imaging_node.store.listings import (
     list_deliveries,
     list_objects,
@@ -295,19 +294,6 @@ def test_the_same_study_on_two_nodes_gets_the_same_result_uids(
             clock.advance(3600)
 
     assert uids[0] == uids[1] != []
-
-
-def test_every_finding_on_the_worklist_says_which_model_it_is_from(
-    opened: ScoringRoom, clock: Clock
-) -> None:
-    room = replace(opened, clock=clock)
-    uid = accept(room, clock, film())
-    score_study(claimed(room, clock), room)
-
-    rows = list_worklist(room.database, room.pseudonyms, now=clock(), study_instance_uid=uid)
-    named = {(score.model, score.model_digest) for row in rows for score in row.findings}
-    [answering] = answering_digests(room.database, uid)
-    assert named == {("chest_xray_pneumonia", answering)}
 
 
 def test_what_the_site_decided_stands_in_the_report_and_on_the_worklist(
