@@ -21,6 +21,10 @@ def explain(
     out: Annotated[Path, typer.Option(help="PNG to write.", dir_okay=False)] = Path(
         "explanation.png"
     ),
+    model: Annotated[
+        str | None,
+        typer.Option(help="Bundle that answered; needed when several score the finding."),
+    ] = None,
     config: ConfigOption = None,
     *,
     as_json: JsonOption = False,
@@ -36,7 +40,7 @@ def explain(
             f"explaining needs {error.name}; install the extra: pip install 'imaging-node[torch]'"
         ) from error
 
-    explained = explain_study(load_settings(config), study, finding, method)
+    explained = explain_study(load_settings(config), study, finding, method, model=model)
     out.write_bytes(explained.png)
     found = explained.explanation
     if as_json:
@@ -44,6 +48,7 @@ def explain(
             [
                 {
                     "finding": finding,
+                    "model": explained.model,
                     "method": method,
                     "logit": found.logit,
                     "baseline_logit": found.baseline_logit,
@@ -53,4 +58,5 @@ def explain(
             ]
         )
     else:
-        typer.echo(f"{finding}, {method}: logit {found.logit:.3f}, picture in {out}")
+        named = f"{explained.model.name} {explained.model.version}"
+        typer.echo(f"{finding}, {named}, {method}: logit {found.logit:.3f}, picture in {out}")

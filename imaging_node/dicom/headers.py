@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,14 @@ from imaging_node.dicom.statuses import (
 from imaging_node.domain.errors import RejectedInstanceError
 from imaging_node.domain.observation import scanner_name
 from imaging_node.domain.priority import ReadingPriority, ordered_priority
-from imaging_node.domain.study import ImageInstance
+from imaging_node.domain.study import UNKNOWN_RATIO, ImageInstance
 
 if TYPE_CHECKING:
     import mmap
 
 _UID = re.compile(r"[0-9.]{1,64}")
-_DECIMAL = re.compile(r"\d{1,9}(\.\d{0,6})?")
+# PS3.5 6.2, VR DS, of any length that somebody may write instead of its 16 characters.
+_DECIMAL = re.compile(r"[+-]?([0-9]{1,64}\.?[0-9]{0,64}|\.[0-9]{1,64})([eE][+-]?[0-9]{1,4})?")
 _DAYS_PER_YEAR = 365.25
 _DATE_LENGTH = 8  # PS3.5 6.2, VR DA
 _AGE_UNITS = {"D": 1 / _DAYS_PER_YEAR, "W": 7 / _DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
@@ -51,7 +53,7 @@ _KEYWORDS = (
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientAge",
     "AccessionNumber", "StudyDate", "StudyTime", "RequestedProcedurePriority",
     "RequestAttributesSequence", "SpecificCharacterSet", "InstanceCreatorUID", "CodeMeaning",
-    "LossyImageCompressionRatio",
+    "LossyImageCompressionRatio", "BitsAllocated",
     "PatientSex", "Manufacturer", "ManufacturerModelName",
 )  # fmt: skip
 _TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
@@ -162,7 +164,8 @@ def _image(
         columns=_unsigned(header, "Columns"),
         number_of_frames=max(1, _decimal(_ascii(header, "NumberOfFrames"))),
         has_pixel_data=has_pixel_data,
-        lossy_compression_ratio=_largest(header, "LossyImageCompressionRatio"),
+        lossy_compression_ratio=_total_ratio(header),
+        bits_allocated=_unsigned(header, "BitsAllocated"),
         patient_sex=_ascii(header, "PatientSex").upper(),
         scanner=scanner_name(
             _ascii(header, "Manufacturer"), _ascii(header, "ManufacturerModelName")
@@ -202,11 +205,23 @@ def _decimal(text: str) -> int:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else 1
 
 
-def _largest(header: Header, keyword: str) -> float:
-    """Largest value of a decimal string; 0 where there is none."""
-    text = _raw_bytes(header, keyword).decode("latin-1")
-    values = (each.strip(" \0") for each in text.split("\\"))
-    return max((float(each) for each in values if _DECIMAL.fullmatch(each)), default=0.0)
+def _total_ratio(header: Header) -> float:
+    """What all lossy compressions together took; 0 where none is stated.
+
+    Several values are successive steps (PS3.3 C.7.6.1.1.5.2), each of the rest of the one before.
+    """
+    text = _raw_bytes(header, "LossyImageCompressionRatio").decode("latin-1")
+    stated = [value for each in text.split("\\") if (value := each.strip(" \0"))]
+    if not stated:
+        return 0.0
+    # The largest number, not infinity, which JSON cannot keep.
+    return min(UNKNOWN_RATIO, prod(_ratio(each) for each in stated))
+
+
+def _ratio(stated: str) -> float:
+    """One step's ratio; beyond every limit where the header says something, but not how much."""
+    value = float(stated) if _DECIMAL.fullmatch(stated) else -1.0
+    return UNKNOWN_RATIO if value < 0 else max(1.0, value)
 
 
 def _code_meaning(header: Header, keyword: str) -> str:

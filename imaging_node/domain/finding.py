@@ -71,6 +71,9 @@ class FindingScore:
             a low score is called undetermined instead of absent.
         is_contested: True when the members differ by more than the bundle allows: whatever
             they say together, the finding is left open.
+        model, model_digest: Name and digest of the bundle that answered, as in `ModelIdentity`,
+            once the answers of several stand together; "" before, and in rows of versions
+            before 0.4.
     """
 
     label: str
@@ -82,6 +85,8 @@ class FindingScore:
     sop_instance_uid: str = ""
     absence_withheld: bool = False
     is_contested: bool = False
+    model: str = ""
+    model_digest: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what is not a probability; NaN fails every comparison."""

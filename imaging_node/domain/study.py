@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ LOSSY_SYNTAXES = frozenset(
     }
 )
 """Transfer syntaxes that may have lost something."""
+
+UNKNOWN_RATIO = sys.float_info.max
+"""Stands for a lossy compression of which nobody knows how strong it was: beyond every limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,9 @@ class ImageInstance:
         patient_age_years: From Patient's Age, or birth and study date; >= 0.
         number_of_frames: >= 1.
         has_pixel_data: Whether a pixel data element follows the header.
-        lossy_compression_ratio: Largest of (0028,2112), >= 0; 0 where none is stated.
+        lossy_compression_ratio: Product of (0028,2112), >= 1; 0 where none is stated,
+            `UNKNOWN_RATIO` where what is stated is no ratio.
+        bits_allocated: (0028,0100) of one sample of a pixel; 0 when the header does not say.
         patient_sex: (0010,0040).
         scanner: Manufacturer (0008,0070) and model name (0008,1090), see `observation`.
     """
@@ -61,6 +67,7 @@ class ImageInstance:
     # Rows of versions before 0.4 lack them.
     patient_sex: str = ""
     scanner: str = ""
+    bits_allocated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

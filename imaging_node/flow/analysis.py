@@ -18,7 +18,7 @@ from imaging_node.domain.finding import (
 )
 from imaging_node.domain.image import DecodedImage
 from imaging_node.domain.priority import ReadingPriority, TriageRule
-from imaging_node.domain.study import LOSSY_SYNTAXES, ImageInstance, select_images
+from imaging_node.domain.study import LOSSY_SYNTAXES, UNKNOWN_RATIO, ImageInstance, select_images
 from imaging_node.flow.observing import Observed, observe_refused, observe_scored
 from imaging_node.inference.input_statistics import input_statistics
 from imaging_node.inference.lanes import ARCHIVE, ROUTINE, STAT
@@ -188,7 +188,7 @@ def require_faithful(image: ImageInstance, maximum_ratio: float | None) -> None:
     """Refuse an image that lossy compression made smaller than a model can bear.
 
     The header states the ratio (0028,2112), also of a compression that was undone since; a file
-    in a lossy syntax is at least as small as it looks.
+    in a lossy syntax was compressed at least as far as its size says.
 
     Raises:
         NotAnalysedError: The reason is COMPRESSION.
@@ -197,10 +197,12 @@ def require_faithful(image: ImageInstance, maximum_ratio: float | None) -> None:
         return
     ratio = image.lossy_compression_ratio
     if image.transfer_syntax_uid in LOSSY_SYNTAXES:
-        ratio = max(ratio, image.rows * image.columns / max(1, image.path.stat().st_size))
+        size_bytes = image.rows * image.columns * max(1, math.ceil(image.bits_allocated / 8))
+        ratio = max(ratio, size_bytes / max(1, image.path.stat().st_size))
     if ratio > maximum_ratio:
+        known = "an unknown ratio" if ratio >= UNKNOWN_RATIO else f"{ratio:.0f}:1"
         raise NotAnalysedError(
-            f"lossy compression to {ratio:.0f}:1, at most {maximum_ratio:g}:1 is accepted",
+            f"lossy compression to {known}, at most {maximum_ratio:g}:1 is accepted",
             reason=NotAnalysedReason.COMPRESSION,
         )
 

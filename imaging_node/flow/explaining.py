@@ -9,7 +9,8 @@ from imaging_node.dicom.saliency_capture import picture_png
 from imaging_node.dicom.saliency_picture import draw_saliency
 from imaging_node.dicom.source import read_source
 from imaging_node.dicom.terminology import PRESENCE, term
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.errors import BundleError, UnknownRecordError
+from imaging_node.domain.finding import ModelIdentity
 from imaging_node.inference.captum_methods import Explanation, explain, open_twins
 from imaging_node.inference.preprocessing import prepare
 from imaging_node.store.arrivals import read_study
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from imaging_node.store.database import Database
     from imaging_node.store.spool import Spool
 
+# Further apart than precisions and providers are by their golden cases.
+_SAME_PROBABILITY = 0.02
 _NOT_AN_OUTLINE = (
     "Shows what this method holds responsible for the score; not a lesion outline."
     " Made on demand, not part of the report."
@@ -34,9 +37,11 @@ class ExplainedFinding:
     """A picture, and what the method says of itself.
 
     Attributes:
+        model: The one whose score is explained.
         png: The film with the evidence drawn over it.
     """
 
+    model: ModelIdentity
     explanation: Explanation
     png: bytes
 
@@ -60,7 +65,8 @@ def explain_finding(
         decoder: Decodes the image anew.
 
     Raises:
-        BundleError: The bundle cannot be explained by Captum.
+        BundleError: The bundle cannot be explained by Captum, or does not give the answer that
+            it should explain.
         IntegrityError: The image is not what was received.
         NotAnalysedError: The image cannot be decoded any more.
         UnknownRecordError: The finding was not evaluated, or the study has changed since.
@@ -74,14 +80,10 @@ def explain_finding(
     require_unchanged(image.path, image.digest)
     decoded = decoder.decode(image.path, image.sop_instance_uid)
     named = f"{bundle.identity.name} {bundle.identity.version}"
-    labels = [finding.label for finding in bundle.findings]
-    explanation = explain(
-        bundle,
-        open_twins(bundle),
-        prepare(decoded.p_values, bundle.preprocessing),
-        labels.index(score.label),
-        method,
-    )
+    place = [finding.label for finding in bundle.findings].index(score.label)
+    image_input = prepare(decoded.p_values, bundle.preprocessing)
+    explanation = explain(bundle, open_twins(bundle), image_input, place, method)
+    require_same_answer(bundle, score, explanation.logit)
     picture = draw_saliency(
         decoded.p_values,
         explanation.values,
@@ -98,7 +100,30 @@ def explain_finding(
             _NOT_AN_OUTLINE,
         ],
     )
-    return ExplainedFinding(explanation=explanation, png=picture_png(picture))
+    return ExplainedFinding(
+        model=bundle.identity, explanation=explanation, png=picture_png(picture)
+    )
+
+
+def require_same_answer(bundle: Bundle, score: FindingScore, logit: float) -> None:
+    """Refuse to explain an answer by a network that does not give it.
+
+    Args:
+        score: An evaluated finding of the bundle, as it was answered.
+        logit: What the bundle's networks give for its image now.
+
+    Raises:
+        BundleError: They say something else.
+    """
+    [calibration] = [each.calibration for each in bundle.findings if each.label == score.label]
+    answered = score.probability
+    again = calibration.probability(logit)
+    # Written so that NaN is refused too.
+    if answered is None or not abs(again - answered) <= _SAME_PROBABILITY:
+        raise BundleError(
+            f"cannot explain {score.label!r} by bundle {bundle.identity.name}: it gives"
+            f" p = {again:.2f} where p = {answered} was answered; score the study again"
+        )
 
 
 def _completeness(explanation: Explanation) -> list[str]:

@@ -240,6 +240,7 @@ def _line(row: WorklistRow, files: list[dict[str, str]]) -> dict[str, Any]:
         "findings": [
             {
                 "label": score.label,
+                "model": score.model,
                 "presence": score.presence,
                 "probability": score.probability,
                 "interval": score.interval,

@@ -317,7 +317,12 @@ def _shadow_work(
 def _with_answers(claim: Claim, answers: Sequence[ModelAnswer], room: ScoringRoom) -> Ending:
     results = [answer.result for answer in answers]
     analysed = [each for each in results if each.status is not AnalysisStatus.NOT_ANALYSED]
-    findings = tuple(score for result in results for score in result.findings)
+    findings = tuple(
+        # Two models may have a finding of the same name.
+        replace(score, model=result.model.name, model_digest=result.model.digest)
+        for result in results
+        for score in result.findings
+    )
     rules = (*(rule for answer in answers for rule in answer.triage_rules), *room.site_rules)
     reasons = [reason for result in results for reason in result.reasons]
     if analysed:

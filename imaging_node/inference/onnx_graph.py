@@ -29,6 +29,7 @@ _GRAPH = 7
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _DEEPEST = 64
 _LONGEST_VARINT = 10
+_32_BITS = 0xFFFFFFFF
 
 
 class GraphError(Exception):
@@ -53,7 +54,8 @@ def _walk(message: memoryview, kind: str, depth: int) -> None:
     parts = _PARTS.get(kind, {})
     for number, value, content in _fields(message):
         if kind == "Tensor":
-            is_external = number == _DATA_LOCATION and value == _EXTERNAL
+            # Runtimes keep 32 bits of an enumeration.
+            is_external = number == _DATA_LOCATION and value & _32_BITS == _EXTERNAL
             if is_external or number == _EXTERNAL_DATA:
                 raise GraphError(
                     "keeps a tensor in another file (external data); export it with its weights"
@@ -66,7 +68,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview | None]]
     """Number, value (of a varint) and content (of what has a length) of each field."""
     at = 0
     while at < len(message):
-        tag, at = _varint(message, at)
+        tag, at = _tag(message, at)
         number, wire_type = tag >> 3, tag & 7
         value, content = 0, None
         if wire_type == _VARINT:
@@ -82,6 +84,19 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview | None]]
         if at > len(message) or number == 0:
             raise GraphError("is not an ONNX graph")
         yield number, value, content
+
+
+def _tag(message: memoryview, at: int) -> tuple[int, int]:
+    """Field number and wire type as one number, and where they end.
+
+    A tag has 32 bits, of which runtimes drop what is beyond: another field to them than to
+    whoever reads all of it. No writer makes one longer than it need be.
+    """
+    tag, end = _varint(message, at)
+    is_overlong = end - at > 1 and message[end - 1] == 0
+    if tag > _32_BITS or is_overlong:
+        raise GraphError("is not an ONNX graph")
+    return tag, end
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.errors import BundleError, UnknownRecordError
@@ -16,7 +17,10 @@ from imaging_node.store.cohort import answering_digests
 from imaging_node.store.listings import find_study, list_worklist
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imaging_node.domain.explanation import ExplanationMethod
+    from imaging_node.domain.finding import FindingScore
     from imaging_node.flow.explaining import ExplainedFinding
     from imaging_node.inference.bundle import Bundle
     from imaging_node.settings import Settings
@@ -26,7 +30,12 @@ _NICENESS = 15
 
 
 def explain_study(
-    settings: Settings, study: str, label: str, method: ExplanationMethod
+    settings: Settings,
+    study: str,
+    label: str,
+    method: ExplanationMethod,
+    *,
+    model: str | None = None,
 ) -> ExplainedFinding:
     """Explain one finding of a study that this node scored.
 
@@ -34,32 +43,25 @@ def explain_study(
         settings: The node's.
         study: Study Instance UID, or the token that stands in the log and on the page.
         label: Of the finding.
+        model: Name of the bundle whose finding is meant; None where only one has it.
 
     Raises:
-        BundleError: The bundle cannot be explained by Captum.
-        UnknownRecordError: There is no such study, finding or answer, or the bundle that
-            answered is gone.
+        BundleError: The bundle cannot be explained by Captum, or does not give the answer that
+            it should explain.
+        UnknownRecordError: There is no such study, finding or answer, several models answered,
+            or the bundle that answered is gone.
     """
     os.nice(_NICENESS)
     database, spool, pseudonyms = open_state(settings)
     try:
         uid = find_study(database, pseudonyms, study) or study
         rows = list_worklist(database, pseudonyms, now=now(), study_instance_uid=uid)
-        scores = {score.label: score for row in rows for score in row.findings}
-        if label not in scores:
-            known = ", ".join(sorted(scores)) or "none"
-            raise UnknownRecordError(f"no finding {label!r} of this study; there are: {known}")
-        bundle = _bundle_that_answered(settings, answering_digests(database, uid), label)
+        score = meant_finding([score for row in rows for score in row.findings], label, model)
+        bundle = bundle_that_answered(settings, score, answering_digests(database, uid))
         decoder = open_decoders(settings)
         try:
             return explain_finding(
-                uid,
-                scores[label],
-                method,
-                bundle=bundle,
-                database=database,
-                spool=spool,
-                decoder=decoder,
+                uid, score, method, bundle=bundle, database=database, spool=spool, decoder=decoder
             )
         finally:
             decoder.close()
@@ -67,18 +69,56 @@ def explain_study(
         database.close()
 
 
-def _bundle_that_answered(settings: Settings, digests: set[str], label: str) -> Bundle:
-    """The bundle behind a study's report, whatever its state is by now."""
+def meant_finding(findings: Sequence[FindingScore], label: str, model: str | None) -> FindingScore:
+    """The one finding of an answer that somebody means.
+
+    Raises:
+        UnknownRecordError: There is none, or more than one.
+    """
+    of_label = [each for each in findings if each.label == label]
+    if not of_label:
+        known = ", ".join(sorted({each.label for each in findings})) or "none"
+        raise UnknownRecordError(f"no finding {label!r} of this study; there are: {known}")
+    # An answer of before 0.4 does not say whose it is.
+    meant = [each for each in of_label if model in (None, each.model) or not each.model]
+    if len(meant) == 1:
+        return replace(meant[0], model=meant[0].model or model or "")
+    models = ", ".join(sorted({each.model or "not stated" for each in of_label}))
+    if meant:
+        raise UnknownRecordError(
+            f"several models scored {label!r} of this study ({models}); choose one by --model"
+        )
+    raise UnknownRecordError(f"{model} did not score {label!r} of this study; there are: {models}")
+
+
+def bundle_that_answered(settings: Settings, score: FindingScore, digests: set[str]) -> Bundle:
+    """The bundle behind a study's finding, whatever its state is by now.
+
+    Args:
+        digests: Of all models that answered, for a finding that does not say whose it is.
+
+    Raises:
+        UnknownRecordError: It is not installed, or nobody can say which it was.
+    """
     trusted = trusted_keys(settings.model_keys)
+    wanted = {score.model_digest} if score.model_digest else digests
+    found: dict[str, Bundle] = {}
     for place in installed_bundles(settings).values():
         try:
             bundle = load_bundle(place.directory, trusted)
         except BundleError:
             continue  # it draws nothing; `models list` shows its fault
-        is_it = bundle.identity.digest in digests
-        if is_it and label in {finding.label for finding in bundle.findings}:
-            return bundle
-    raise UnknownRecordError(
-        f"the bundle that answered with {label!r} is not installed any more, or is damaged;"
-        " score the study again to explain its new answer"
-    )
+        is_it = bundle.identity.digest in wanted and score.model in ("", bundle.identity.name)
+        if is_it and score.label in {finding.label for finding in bundle.findings}:
+            found.setdefault(bundle.identity.digest, bundle)
+    if not found:
+        raise UnknownRecordError(
+            f"the bundle that answered with {score.label!r} is not installed any more, or is"
+            " damaged; score the study again to explain its new answer"
+        )
+    if len(found) > 1:
+        raise UnknownRecordError(
+            f"nobody can say which of several bundles answered with {score.label!r}; score the"
+            " study again to explain its new answer"
+        )
+    return next(iter(found.values()))

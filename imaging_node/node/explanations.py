@@ -6,6 +6,8 @@ import importlib.util
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imaging_node.settings import free_environment
@@ -16,8 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KEPT_PICTURES = 500
+# They show a patient's film, and nobody looks at one again after so long.
+_KEPT_S = 30 * 86400.0
+_KEPT_FAILURES = 500
 _LIMIT_S = 1800.0
+_DIGEST_LENGTH = 12
 _NEEDED = ("torch", "captum")
+# How a command of ours begins the one line that says what it foresaw; nothing else of what it
+# writes is known to be free of patients' data.
+_OWN_WORDS = "imaging-node: "
+_LONGEST_ERROR = 300
 
 
 class Explanations:
@@ -26,18 +36,25 @@ class Explanations:
     The pictures are no part of any report; they may be deleted at any time.
     """
 
-    def __init__(self, folder: Path, config: Path | None) -> None:
-        """Use a folder of the state directory.
+    def __init__(self, folder: Path, config: Path | None, *, limit_s: float = _LIMIT_S) -> None:
+        """Use a folder of the state directory, and remove what is too old or unfinished there.
 
         Args:
             folder: Made when the first picture is asked for.
             config: Settings file of this node; None: the built-in settings.
+            limit_s: Longest time that one picture may take.
         """
         self._folder = folder
         self._arguments = [] if config is None else ["--config", str(config)]
+        self._limit_s = limit_s
         self._lock = threading.Lock()
         self._running: AskedExplanation | None = None
-        self._failed: set[AskedExplanation] = set()
+        # A dict, because it keeps its order: the oldest are forgotten first.
+        self._failed: dict[AskedExplanation, None] = {}
+        with suppress(OSError):  # a full or read-only disk must not keep the page away
+            for part in folder.glob("*.part"):
+                part.unlink(missing_ok=True)
+            self._forget_old()
 
     @property
     def is_possible(self) -> bool:
@@ -54,13 +71,22 @@ class Explanations:
             return ExplanationState.FAILED if asked in self._failed else ExplanationState.NONE
 
     def ask(self, asked: AskedExplanation) -> bool:
-        """Start drawing; False when another one is being drawn."""
+        """Start drawing what is not drawn yet; False when another one is being drawn."""
+        with suppress(OSError):
+            self._forget_old()
         with self._lock:
-            if self._running is not None or self._path(asked).is_file():
-                return self._running is None
+            if self._path(asked).is_file():
+                return True
+            if self._running is not None:
+                return self._running == asked
             self._running = asked
-            self._failed.discard(asked)
-        threading.Thread(target=self._draw, args=(asked,), name="explanation", daemon=True).start()
+            self._failed.pop(asked, None)
+        thread = threading.Thread(target=self._draw, args=(asked,), name="explanation", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread is to be had
+            self._end(asked, is_drawn=False)
+            log(Event.EXPLANATION_FAILED, study=asked.token, reason=type(error).__name__)
         return True
 
     def picture(self, asked: AskedExplanation) -> bytes | None:
@@ -69,41 +95,67 @@ class Explanations:
         return path.read_bytes() if path.is_file() else None
 
     def _path(self, asked: AskedExplanation) -> Path:
-        name = f"{asked.token}-{asked.generation}-{asked.index}-{asked.method}.png"
-        return self._folder / name
+        # Whose finding it is, because a database that was restored counts generations again.
+        model = asked.model_digest.removeprefix("sha256:")[:_DIGEST_LENGTH]
+        parts = (asked.token, str(asked.generation), str(asked.index), model, asked.method)
+        return self._folder / f"{'-'.join(part for part in parts if part)}.png"
 
     def _draw(self, asked: AskedExplanation) -> None:
         part = self._path(asked).with_suffix(".part")
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = [
-            sys.executable, "-m", "imaging_node", "explain", asked.token,
-            "--finding", asked.label, "--method", asked.method, "--out", str(part),
-            *self._arguments,
-        ]  # fmt: skip
         is_drawn = False
         try:
-            ended = subprocess.run(  # noqa: S603 - our own command, its words from closed lists
-                command,
-                check=False,
-                capture_output=True,
-                timeout=_LIMIT_S,
-                env=free_environment(),
-            )
-            is_drawn = ended.returncode == 0 and part.is_file()
-            if is_drawn:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ended = self._run(asked, part)
+            if ended.returncode == 0 and part.is_file():
                 part.replace(self._path(asked))
-                self._forget_old()
+                is_drawn = True
+            else:
+                log(
+                    Event.EXPLANATION_FAILED,
+                    study=asked.token,
+                    model=asked.model,
+                    status=ended.returncode,
+                    reason=_own_error(ended.stderr),
+                )
+            self._forget_old()
         except (subprocess.TimeoutExpired, OSError) as error:
             log(Event.EXPLANATION_FAILED, study=asked.token, reason=type(error).__name__)
         finally:
-            with self._lock:
-                self._running = None
-                if not is_drawn:
-                    self._failed.add(asked)
-        if not is_drawn:
-            log(Event.EXPLANATION_FAILED, study=asked.token, reason=asked.method)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            self._end(asked, is_drawn=is_drawn)
+
+    def _run(self, asked: AskedExplanation, part: Path) -> subprocess.CompletedProcess[bytes]:
+        command = [
+            sys.executable, "-m", "imaging_node", "explain", asked.token,
+            "--finding", asked.label, "--method", asked.method, "--out", str(part),
+            *(("--model", asked.model) if asked.model else ()), *self._arguments,
+        ]  # fmt: skip
+        return subprocess.run(  # noqa: S603 - our own command, its words from closed lists
+            command,
+            check=False,
+            capture_output=True,
+            timeout=self._limit_s,
+            env=free_environment(),
+        )
+
+    def _end(self, asked: AskedExplanation, *, is_drawn: bool) -> None:
+        with self._lock:
+            self._running = None
+            if not is_drawn:
+                self._failed[asked] = None
+                for oldest in list(self._failed)[:-_KEPT_FAILURES]:
+                    del self._failed[oldest]
 
     def _forget_old(self) -> None:
-        pictures = sorted(self._folder.glob("*.png"), key=lambda each: each.stat().st_mtime)
-        for path in pictures[:-_KEPT_PICTURES]:
-            path.unlink(missing_ok=True)
+        drawn = sorted((path.stat().st_mtime, path) for path in self._folder.glob("*.png"))
+        too_many = len(drawn) - _KEPT_PICTURES
+        for place, (drawn_at, path) in enumerate(drawn):
+            if place < too_many or drawn_at < time.time() - _KEPT_S:
+                path.unlink(missing_ok=True)
+
+
+def _own_error(written: bytes) -> str:
+    """What our command said of its failure; "" when the last line is not its own."""
+    last = written.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return last.removeprefix(_OWN_WORDS)[:_LONGEST_ERROR] if last.startswith(_OWN_WORDS) else ""

@@ -42,6 +42,7 @@ class AskedExplanation:
     Attributes:
         token: Of the study.
         index: Place of the finding in the answer.
+        model, model_digest: Whose finding it is; "" where the answer does not say.
     """
 
     token: str
@@ -49,6 +50,8 @@ class AskedExplanation:
     index: int
     label: str
     method: ExplanationMethod
+    model: str = ""
+    model_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,4 +130,6 @@ def _asked(row: WorklistRow, index: int, method: ExplanationMethod) -> AskedExpl
         index=index,
         label=row.findings[index].label,
         method=method,
+        model=row.findings[index].model,
+        model_digest=row.findings[index].model_digest,
     )

@@ -91,6 +91,7 @@ def row_as_json(row: WorklistRow) -> dict[str, Any]:
         "findings": [
             {
                 "label": score.label,
+                "model": score.model,
                 "probability": score.probability,
                 "interval": score.interval,
                 "spread": score.spread,

@@ -15,7 +15,7 @@ from imaging_node.flow.lineup import Lineup, ServedModel, candidates
 from imaging_node.flow.scoring import score_study
 from imaging_node.flow.shadowing import ShadowWork, score_in_shadow
 from imaging_node.inference.scorer import Scorer
-from imaging_node.store.listings import list_deliveries, list_objects
+from imaging_node.store.listings import list_deliveries, list_objects, list_worklist
 from imaging_node.store.shadow_results import list_shadow_results
 from tests.flow.test_scoring import accept, answers, claimed, record
 from tests.integration.films import film
@@ -114,6 +114,16 @@ def test_a_canary_answers_its_share_and_only_a_first_attempt(primary: ServedMode
         assert [each.model.bundle.identity.version for each in turn] == expected
         assert candidates([primary, canary, shadow], uid, attempts=2) == [(primary,)]
     assert candidates([shadow], "1.2.3", attempts=1) == []
+
+
+def test_every_finding_on_the_worklist_says_which_model_it_is_from(
+    opened: ScoringRoom, clock: Clock, primary: ServedModel
+) -> None:
+    room, uid = scored(opened, clock, primary)
+    rows = list_worklist(room.database, room.pseudonyms, now=clock(), study_instance_uid=uid)
+    identity = primary.model.bundle.identity
+    named = {(score.model, score.model_digest) for row in rows for score in row.findings}
+    assert named == {(identity.name, identity.digest)}
 
 
 def test_what_a_shadow_says_is_kept_and_nothing_of_it_is_sent_or_shown(

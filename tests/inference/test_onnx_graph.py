@@ -89,6 +89,42 @@ def test_what_is_no_graph_is_refused_without_harm(model: bytes) -> None:
         require_self_contained(model)
 
 
+def disguised(tag: bytes) -> bytes:
+    """A graph whose tensor names its file under another spelling of the field's tag."""
+    tensor = external()
+    tensor.ClearField("data_location")
+    plain = tensor.SerializeToString()
+    # external_data: field 13, with a length.
+    assert plain.count(b"\x6a") == 1
+    spelt = plain.replace(b"\x6a", tag)
+    # GraphProto.initializer is field 5, ModelProto.graph is field 7.
+    made = b"\x2a" + bytes([len(spelt)]) + spelt
+    return b"\x3a" + bytes([len(made)]) + made
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [b"\xea\x80\x80\x80\x10", b"\xea\x80\x80\x80\x80\x01", b"\xea\x00", b"\xea\x80\x80\x00"],
+    ids=["2^32 more", "2^35 more", "one byte more", "three bytes more"],
+)
+def test_no_other_spelling_of_a_tag_hides_a_file(tag: bytes) -> None:
+    with pytest.raises(GraphError, match="external data"):
+        require_self_contained(disguised(b"\x6a"))
+    with pytest.raises(GraphError, match="not an ONNX graph"):
+        require_self_contained(disguised(tag))
+
+
+def test_a_location_that_is_external_in_32_bits_is_external() -> None:
+    tensor = external()
+    tensor.ClearField("external_data")
+    plain = tensor.SerializeToString()
+    assert plain.endswith(b"\x70\x01")  # data_location: field 14
+    spelt = plain[:-1] + b"\x81\x80\x80\x80\x10"
+    made = b"\x2a" + bytes([len(spelt)]) + spelt
+    with pytest.raises(GraphError, match="external data"):
+        require_self_contained(b"\x3a" + bytes([len(made)]) + made)
+
+
 def test_a_graph_with_its_weights_passes() -> None:
     weights = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "weights")
     require_self_contained(graph(constant(weights), initializers=(weights,)))

@@ -1,4 +1,4 @@
-"""Another version of the shipped bundle, signed by the tests, that answers otherwise."""
+"""Other bundles out of the shipped one, signed by the tests, that answer otherwise."""
 
 from __future__ import annotations
 
@@ -39,3 +39,22 @@ def make_version(
     if signed:
         sign_again(directory)
     return directory
+
+
+NAMESAKE = "another_pneumonia"
+
+
+def make_zoo(folder: Path) -> Path:
+    """The shipped bundle, and one of another name whose finding has the same name.
+
+    Nothing reaches the other one's operating point.
+    """
+    shutil.copytree(default_bundle_directory() / NAME, folder / NAME)
+    copy = shutil.copytree(default_bundle_directory() / NAME, folder / NAMESAKE)
+    path = copy / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["imaging_node"]["id"] = NAMESAKE
+    metadata["imaging_node"]["outputs"][0]["operating_point"]["probability"] = 1.0
+    path.write_text(json.dumps(metadata))
+    sign_again(copy)
+    return folder
