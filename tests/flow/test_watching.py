@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.watching import ReferenceSource
-from imaging_node.flow.watching import WatchingRoom, accept_stream, watch_models
+from imaging_node.flow.watching import WatchingRoom, accept_stream, forget_old, watch_models
 from imaging_node.inference.reference import build_reference
 from imaging_node.store.database import open_database
 from imaging_node.store.observations import record_observations
@@ -111,6 +111,21 @@ def test_nothing_is_judged_twice(database: Database, clock: Clock) -> None:
     watch_models(site.room)
 
     assert list_watched(database)[0].studies == 100
+
+
+def test_watching_goes_on_after_all_that_was_seen_has_aged_out(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(100)
+    watch_models(site.room)
+
+    clock.advance(2 * 24 * 3600)
+    assert forget_old(database, now=clock(), keep_days=1, keep_images=1000) == 100
+    site.end(50)
+    watch_models(site.room)
+
+    assert list_watched(database)[0].studies == 150
 
 
 def test_more_studies_than_are_read_at_once_are_all_judged(
