@@ -21,7 +21,7 @@ from imaging_node.store.observations import (
     remove_old_observations,
 )
 from imaging_node.store.watches import (
-    RaisedAlarm,
+    AlarmChange,
     list_alarms,
     list_watched,
     read_watch_state,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from imaging_node.inference.drift_watch import Noticed
     from imaging_node.store.observations import SeenImage
+    from imaging_node.store.watches import WatchState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +110,9 @@ def accept_stream(database: Database, model: str, *, studies: int, now: datetime
         watched,
         plain=watch.to_plain(),
         seen_id=state.seen_id,
-        raised=(),
-        cleared=None,
+        changes=(),
         former=state,
+        ends_all=True,
     )
     if not is_recorded:
         raise UnknownRecordError("new studies were judged at the same moment; try again")
@@ -139,17 +140,14 @@ def _take(
     watch = DriftWatch(
         declared if source is ReferenceSource.BUNDLE else None, baseline=room.baseline
     )
-    if state is not None:
-        try:
-            watch.restore(state.plain or {})
-        except (KeyError, TypeError, ValueError):
-            log(Event.WATCH_STATE_LOST, model=model)
+    is_lost = state is not None and not _restore(watch, state, model)
     was_incomplete = bool(watch.baseline_left)
     noticed: list[Noticed] = []
     for _, of_study in groupby(images, key=lambda each: each.study_instance_uid):
         noticed += watch.add_study([(each.scanner_id, each.observation) for each in of_study])
-    raised = [
-        RaisedAlarm(
+    changes = [
+        AlarmChange(
+            is_raised=each.is_raised,
             quantity=each.quantity,
             group_kind=each.group.kind,
             group_value=each.group.value,
@@ -159,20 +157,15 @@ def _take(
             raised_after=each.studies,
         )
         for each in noticed
-        if each.is_raised
     ]
     is_recorded = record_watch(
         room.database,
         _described(model, digest, watch, source, room.clock()),
         plain=watch.to_plain(),
         seen_id=images[-1].id,
-        raised=raised,
-        cleared=[
-            (each.quantity, each.group.kind, each.group.value, each.statistic)
-            for each in noticed
-            if not each.is_raised
-        ],
+        changes=changes,
         former=state,
+        ends_all=is_lost,  # nothing is known of them any more: what is so still is raised anew
     )
     if not is_recorded:
         return None, 0  # somebody else was first: the next look sees what is left
@@ -189,28 +182,35 @@ def _take(
             threshold=round(change.reading.threshold, 3),
             count=change.studies,
         )
-    return images[-1].id, len(raised)
+    return images[-1].id, sum(each.is_raised for each in noticed)
+
+
+def _restore(watch: DriftWatch, state: WatchState, model: str) -> bool:
+    """Go on from what was recorded; False, and said in the log, when it cannot be read."""
+    try:
+        watch.restore(state.plain or {})
+    except (KeyError, TypeError, ValueError):
+        log(Event.WATCH_STATE_LOST, model=model)
+        return False
+    return True
 
 
 def _take_leave(room: WatchingRoom, model: str, digest: str) -> None:
     """End the alarms of a model that answers no more; what it is compared with is kept."""
     state = read_watch_state(room.database, digest)
-    if state is None or state.plain is None:
+    if state is None:
         return
     watch = DriftWatch(None, baseline=room.baseline)
-    try:
-        watch.restore(state.plain)
-    except (KeyError, TypeError, ValueError):
-        log(Event.WATCH_STATE_LOST, model=model)
+    _restore(watch, state, model)
     watch.fall_silent()
     record_watch(
         room.database,
         _described(model, digest, watch, state.reference_source, room.clock()),
         plain=watch.to_plain(),
         seen_id=state.seen_id,
-        raised=(),
-        cleared=None,
+        changes=(),
         former=state,
+        ends_all=True,
     )
 
 

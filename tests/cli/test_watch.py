@@ -10,7 +10,7 @@ import pytest
 
 from imaging_node.domain.watching import ReferenceSource, WatchedModel
 from imaging_node.store.database import open_database
-from imaging_node.store.watches import RaisedAlarm, record_watch
+from imaging_node.store.watches import AlarmChange, record_watch
 from tests.cli.test_commands import run
 from tests.store.arriving import NOON, arriving, note
 from tests.store.observing import DIGEST, observation, see
@@ -37,13 +37,13 @@ def state(tmp_path: Path) -> Path:
         ),
         plain={},
         seen_id=40,
-        raised=[
-            RaisedAlarm(
+        changes=[
+            AlarmChange(
+                is_raised=True,
                 quantity="input_mean", group_kind="scanner", group_value="1",
                 statistic="cusum_up", value=20.0, threshold=20.0, raised_after=30,
             )
         ],
-        cleared=(),
         former=None,
     )  # fmt: skip
     database.close()

@@ -214,3 +214,38 @@ def test_an_unreadable_state_begins_anew_instead_of_ending_the_watch(
 
     assert list_watched(database)[0].studies == 50
     assert clock() == NOON
+
+
+@pytest.mark.parametrize("is_in_service", [True, False])
+def test_an_unreadable_state_ends_the_alarms_of_which_nothing_is_known_any_more(
+    database: Database, clock: Clock, *, is_in_service: bool
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+    with database.write() as connection:
+        connection.execute(sa.update(watched_models).values(state=b"damaged"))
+    site.end(50)
+    clock.advance(60)
+
+    watch_models(site.room if is_in_service else replace(site.room, references=dict))
+
+    assert list_alarms(database, only_on=True) == []
+    assert {each.cleared_at for each in list_alarms(database)} == {clock()}
+
+
+def test_an_alarm_that_ends_and_begins_again_between_two_looks_is_on(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+    site.end(800)
+    site.end(200, brightness=1.5)
+
+    assert watch_models(site.room) > 0
+
+    on = {
+        (each.quantity, each.group, each.statistic) for each in list_alarms(database, only_on=True)
+    }
+    assert ("input_mean", "all", "cusum_up") in on
