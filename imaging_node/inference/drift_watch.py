@@ -87,10 +87,11 @@ class DriftWatch:
                 name: QuantityReference(n, values) for name, values in reference.quantiles.items()
             }
             rates = {
-                "refused": RateReference(n, reference.refusal_rate),
                 **_rates("positive:", reference.positive_rates, n),
                 **_rates("undetermined:", reference.undetermined_rates, n),
             }
+            if reference.refusal_rate is not None:
+                rates["refused"] = RateReference(n, reference.refusal_rate)
         # At once, not with their first value: what is declared is part of the state.
         everything = _Streams(
             is_late=False,

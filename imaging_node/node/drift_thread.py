@@ -115,8 +115,8 @@ def open_drift_thread(
     """The thread for the models of a scoring room that answer."""
 
     def references() -> dict[str, DeclaredMonitoring | None]:
-        bundles = [each.model.bundle for each in room.lineup.models if each.state.may_answer]
-        return {each.identity.digest: each.monitoring for each in bundles}
+        scorers = [each.model.scorer for each in room.lineup.models if each.state.may_answer]
+        return {each.bundle.identity.digest: each.monitoring for each in scorers}
 
     watching = WatchingRoom(
         database=room.database,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from imaging_node.inference.drift import (
     share_change,
 )
 from imaging_node.inference.drift_watch import EVERYTHING, DriftWatch, Group
-from imaging_node.inference.reference import build_reference, quantiles_of
+from imaging_node.inference.reference import build_reference, quantiles_of, reference_at_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,6 +268,32 @@ def test_a_reference_needs_a_hundred_images_with_every_quantity() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="lack disagreement"):
         build_reference([*images, lacking])
+
+
+def test_a_sites_own_operating_point_and_gates_that_only_report_are_no_change() -> None:
+    random = np.random.default_rng(41)
+    declared = build_reference([image(random, refused=0.3) for _ in range(1000)])
+    at_site = reference_at_site(declared, own_points={"Pneumonia"}, are_gates_enforced=False)
+    assert at_site.quantiles == declared.quantiles
+    watch = DriftWatch(at_site, baseline=500)
+
+    assert feed(watch, (called_from(0.2, each) for each in stream(random, 1500, refused=0))) == []
+    noticed = feed(watch, (called_from(0.9, each) for each in stream(random, 200, refused=0.4)))
+
+    of_all = {each.quantity for each in noticed if each.group == EVERYTHING}
+    assert of_all >= {"positive:Pneumonia", "refused"}
+    kept = reference_at_site(declared, own_points={"Edema"}, are_gates_enforced=True)
+    assert kept == declared
+
+
+def called_from(point: float, seen: tuple[int, ImageObservation]) -> tuple[int, ImageObservation]:
+    """The image as a model with that operating point calls it."""
+    scanner, one = seen
+    calls = {
+        label: "present" if value >= point else "absent"
+        for label, value in one.probabilities.items()
+    }
+    return scanner, replace(one, presences=calls)
 
 
 @pytest.mark.parametrize("rate", [0.005, 0.1, 0.5])
