@@ -82,6 +82,7 @@ class Event(StrEnum):
     ROWS_DAMAGED = "rows are not what was written, set aside"
     DRIFT_BEGAN = "model watched: a change was noticed"
     DRIFT_ENDED = "model watched: a change is over"
+    NEWCOMER_SEEN = "model watched: a scanner or view appeared that was not there before"
     REFERENCE_TAKEN = "model watched: the first studies here are its reference"
     REFERENCE_ACCEPTED = "model watched: the newest studies here are its reference"
     WATCH_STATE_LOST = "model watched: what was known is unreadable, watching begins anew"

@@ -104,6 +104,9 @@ def accept_stream(database: Database, model: str, *, studies: int, now: datetime
             f" with; {studies} are needed (watching.reference_studies)"
         )
     watch = DriftWatch(build_reference([each.observation for each in images]), baseline=studies)
+    former = DriftWatch(None, baseline=studies)
+    if _restore(former, state, model):
+        watch.expect(former.groups)
     watched = _described(model, digest, watch, ReferenceSource.NODE, now)
     is_recorded = record_watch(
         database,
@@ -171,6 +174,8 @@ def _take(
         return None, 0  # somebody else was first: the next look sees what is left
     if was_incomplete and not watch.baseline_left and source is ReferenceSource.NODE:
         log(Event.REFERENCE_TAKEN, model=model, count=room.baseline)
+    for group in watch.newcomers:
+        log(Event.NEWCOMER_SEEN, model=model, group=f"{group.kind} {group.value}")
     for change in noticed:
         log(
             Event.DRIFT_BEGAN if change.is_raised else Event.DRIFT_ENDED,

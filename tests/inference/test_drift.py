@@ -23,7 +23,7 @@ from imaging_node.inference.drift import (
     rate_cusum,
     share_change,
 )
-from imaging_node.inference.drift_watch import EVERYTHING, DriftWatch, Group
+from imaging_node.inference.drift_watch import EVERYTHING, GROUP_BASELINE, DriftWatch, Group
 from imaging_node.inference.reference import build_reference, quantiles_of, reference_at_site
 
 if TYPE_CHECKING:
@@ -138,19 +138,44 @@ def test_an_alarm_ends_once_the_stream_is_as_it_was(studies_before: int) -> None
     assert list(watch.over()) == []
 
 
-def test_a_scanner_that_comes_later_and_looks_different_is_named() -> None:
+def test_a_rare_scanner_that_always_differed_is_announced_and_raises_no_alarm() -> None:
     random = np.random.default_rng(11)
     watch = DriftWatch(build_reference([image(random) for _ in range(1000)]), baseline=500)
-    feed(watch, stream(random, 1000))
+    assert feed(watch, stream(random, 1000)) == []
+    assert watch.newcomers == []
 
     noticed = []
     for _ in range(PROMISED_WITHIN):
-        feed(watch, stream(random, 4))
+        noticed += feed(watch, stream(random, 9))
         noticed += feed(watch, iter([(9, image(random, brightness=1.5, scanner="new"))]))
 
-    assert {each.group for each in noticed if each.quantity == "input_mean"} >= {
-        Group("scanner", "9")
+    assert noticed == []
+    assert watch.newcomers == [Group("scanner", "9")]
+
+
+def test_a_scanner_that_came_late_is_named_when_it_changes() -> None:
+    random = np.random.default_rng(11)
+    watch = DriftWatch(build_reference([image(random) for _ in range(1000)]), baseline=500)
+    feed(watch, stream(random, 600))
+    for _ in range(GROUP_BASELINE):
+        watch.add_study([(9, image(random))])
+
+    noticed = feed(watch, ((9, image(random, brightness=1.5)) for _ in range(PROMISED_WITHIN)))
+
+    assert Group("scanner", "9") in {
+        each.group for each in noticed if each.quantity == "input_mean"
     }
+
+
+def test_groups_that_are_expected_are_no_newcomers() -> None:
+    random = np.random.default_rng(11)
+    watch = DriftWatch(build_reference([image(random) for _ in range(1000)]), baseline=500)
+    watch.expect([EVERYTHING, Group("scanner", "9")])
+    feed(watch, stream(random, 501))
+    watch.add_study([(9, image(random))])
+    watch.add_study([(8, image(random, view="LL"))])
+    assert watch.newcomers == [Group("scanner", "8"), Group("view", "LL")]
+    assert watch.studies == 503
 
 
 def test_views_and_scanners_that_always_differed_are_no_change() -> None:
