@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from imaging_node.domain.observation import SCORED, ImageObservation
+from imaging_node.domain.observation import (
+    MOST_SCANNERS,
+    MOST_VIEWS,
+    SCORED,
+    ImageObservation,
+)
 from imaging_node.inference.drift import (
+    _PSI_MARGIN,
+    FALSE_ALARM,
     WINDOW,
     Limits,
     QuantityReference,
@@ -28,6 +37,8 @@ from imaging_node.inference.reference import build_reference, quantiles_of, refe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy.typing as npt
 
     from imaging_node.inference.drift_watch import Noticed
 
@@ -276,6 +287,54 @@ def test_windows_of_a_stable_stream_stay_far_below_their_thresholds() -> None:
         population_stability(moved, reference, bounds),
     ):
         assert value > threshold
+
+
+@pytest.mark.parametrize("reference_images", [200, 500, 5000])
+@pytest.mark.parametrize("tail", [1e-4, 1e-8])
+def test_the_stability_index_of_a_stable_window_stays_within_its_tail(
+    reference_images: int, tail: float
+) -> None:
+    """Rare events by importance sampling: bins drawn more unequal, weighed back exactly.
+
+    The mass between the deciles of a sample is Dirichlet's, a window's counts in them multinomial.
+    """
+    draws, bins = 200_000, 10
+    random = np.random.default_rng(43)
+    reference = QuantityReference(reference_images, tuple(map(float, range(21))))
+    scale = 1 / WINDOW + 1 / reference_images
+    stable = reference_images / bins
+    unequal = 1 / (bins * (4 * scale - 1 / WINDOW))
+    counts = random.multinomial(WINDOW, random.dirichlet([unequal] * bins, draws))
+    weights = np.exp(_log_probability(counts, stable) - _log_probability(counts, unequal))
+    bounds = Limits(cusum=20, tail=tail, reference_z=4)
+    _, threshold = population_stability([0] * WINDOW, reference, bounds)
+    shares = (counts + 0.5) / (WINDOW + 0.5 * bins)
+    index = ((shares - 1 / bins) * np.log(shares * bins)).sum(axis=1)
+
+    over = weights * (index >= threshold)
+    assert over.mean() + 3 * over.std() / draws**0.5 <= tail
+    without_margin = weights * (index >= threshold / _PSI_MARGIN)
+    assert without_margin.mean() > tail
+
+
+def _log_probability(counts: npt.NDArray[np.int64], weight: float) -> npt.NDArray[np.float64]:
+    """Of counts in bins of equal weight (Dirichlet and multinomial), but for what all share."""
+    draws, bins = counts.shape
+    terms = np.array([math.lgamma(weight + n) - math.lgamma(weight) for n in range(WINDOW + 1)])
+    shared = math.lgamma(bins * weight) - math.lgamma(bins * weight + WINDOW)
+    logarithms: npt.NDArray[np.float64] = terms[counts].sum(axis=1) + np.full(draws, shared)
+    return logarithms
+
+
+def test_the_error_of_every_groups_reference_is_in_the_promise() -> None:
+    """A CUSUM's band holds for the references of all scanners, views and ends together."""
+    random = np.random.default_rng(47)
+    streams, groups = 20, 1 + (MOST_SCANNERS + 1) + MOST_VIEWS
+    share = 2 * (1 - NormalDist().cdf(limits(streams).reference_z))
+    assert 1.5 * share * groups * streams <= FALSE_ALARM / 6
+    means = random.random((2000, 200)).mean(axis=1)
+    reference = QuantityReference(200, tuple(map(float, range(21))))
+    assert np.abs(means - 0.5).max() < reference.mean_error(limits(streams))
 
 
 def test_a_reference_needs_a_hundred_images_with_every_quantity() -> None:
