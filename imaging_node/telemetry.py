@@ -85,6 +85,7 @@ class Event(StrEnum):
     NEWCOMER_SEEN = "model watched: a scanner or view appeared that was not there before"
     REFERENCE_TAKEN = "model watched: the first studies here are its reference"
     REFERENCE_ACCEPTED = "model watched: the newest studies here are its reference"
+    REFERENCE_RETURNED = "model watched: its bundle's reference counts again"
     WATCH_STATE_LOST = "model watched: what was known is unreadable, watching begins anew"
     STOP_RULE_ACTED = "stop rule moved a model to shadow"
     FOREIGN_FAILED = "foreign bundle failed: its own answer is missing or not analysed"

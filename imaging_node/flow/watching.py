@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from imaging_node.store.watches import WatchState
 
 
+# State of a model that is to be watched anew.
+_NOTHING_KNOWN: dict[str, str] = {"state": "new"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchingRoom:
     """What watching needs.
@@ -89,12 +93,7 @@ def accept_stream(database: Database, model: str, *, studies: int, now: datetime
     Raises:
         UnknownRecordError: No such model is watched, or it saw fewer studies.
     """
-    known = [each for each in list_watched(database) if each.model == model]
-    if not known:
-        raise UnknownRecordError(
-            f"no model {model!r} is watched; `imaging-node watch status` lists those that are"
-        )
-    digest = known[0].model_digest
+    digest = _last_seen(database, model)
     state = read_watch_state(database, digest)
     images = _one_of_each(read_last_scored(database, digest, studies=studies))
     scored = sum(each.observation.is_scored for each in images)
@@ -103,7 +102,14 @@ def accept_stream(database: Database, model: str, *, studies: int, now: datetime
             f"{model} has {len(images)} studies, {scored} of them with scores: too few to compare"
             f" with; {studies} are needed (watching.reference_studies)"
         )
-    watch = DriftWatch(build_reference([each.observation for each in images]), baseline=studies)
+    try:
+        reference = build_reference([each.observation for each in images])
+    except ValueError as error:
+        raise UnknownRecordError(
+            f"the newest {studies} studies of {model} are no reference: {error}; accept again once"
+            f" {studies} more were seen"
+        ) from None
+    watch = DriftWatch(reference, baseline=studies)
     former = DriftWatch(None, baseline=studies)
     if _restore(former, state, model):
         watch.expect(former.groups)
@@ -123,6 +129,48 @@ def accept_stream(database: Database, model: str, *, studies: int, now: datetime
     return watched
 
 
+def return_to_bundle(database: Database, model: str, *, now: datetime) -> WatchedModel:
+    """Compare a model with its bundle's reference again, from the next study on; its alarms end.
+
+    A bundle that declares none is compared with the node's next studies.
+
+    Raises:
+        UnknownRecordError: No such model is watched.
+    """
+    digest = _last_seen(database, model)
+    state = read_watch_state(database, digest)
+    watched = WatchedModel(
+        model=model,
+        model_digest=digest,
+        reference_source=ReferenceSource.BUNDLE,
+        studies=0,
+        baseline_left=0,
+        updated_at=now,
+    )
+    if state is None or not record_watch(
+        database,
+        watched,
+        plain=_NOTHING_KNOWN,
+        seen_id=state.seen_id,
+        changes=(),
+        former=state,
+        ends_all=True,
+    ):
+        raise UnknownRecordError("new studies were judged at the same moment; try again")
+    log(Event.REFERENCE_RETURNED, model=model)
+    return watched
+
+
+def _last_seen(database: Database, model: str) -> str:
+    """Digest of the version of a model that was seen last."""
+    known = [each for each in list_watched(database) if each.model == model]
+    if not known:
+        raise UnknownRecordError(
+            f"no model {model!r} is watched; `imaging-node watch status` lists those that are"
+        )
+    return known[0].model_digest
+
+
 def forget_old(database: Database, *, now: datetime, keep_days: int, keep_images: int) -> int:
     """Remove what was seen long ago; returns how many images."""
     before = now - timedelta(days=keep_days)
@@ -138,7 +186,7 @@ def _take(
     if not images:
         return None, 0
     source = ReferenceSource.NODE if declared is None else ReferenceSource.BUNDLE
-    if state is not None:
+    if state is not None and declared is not None:
         source = state.reference_source
     watch = DriftWatch(
         declared if source is ReferenceSource.BUNDLE else None, baseline=room.baseline
@@ -191,7 +239,9 @@ def _take(
 
 
 def _restore(watch: DriftWatch, state: WatchState, model: str) -> bool:
-    """Go on from what was recorded; False, and said in the log, when it cannot be read."""
+    """Go on from what was recorded; False when that is nothing or, said in the log, unreadable."""
+    if state.plain == _NOTHING_KNOWN:
+        return False
     try:
         watch.restore(state.plain or {})
     except (KeyError, TypeError, ValueError):
@@ -206,12 +256,13 @@ def _take_leave(room: WatchingRoom, model: str, digest: str) -> None:
     if state is None:
         return
     watch = DriftWatch(None, baseline=room.baseline)
-    _restore(watch, state, model)
+    is_known = _restore(watch, state, model)
     watch.fall_silent()
     record_watch(
         room.database,
         _described(model, digest, watch, state.reference_source, room.clock()),
-        plain=watch.to_plain(),
+        # Or it would go on without what its bundle declares once it answers again.
+        plain=watch.to_plain() if is_known else _NOTHING_KNOWN,
         seen_id=state.seen_id,
         changes=(),
         former=state,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from imaging_node.store.database import open_database
 from imaging_node.store.watches import AlarmChange, record_watch
 from tests.cli.test_commands import run
 from tests.store.arriving import NOON, arriving, note
+from tests.store.auditing import read_all
 from tests.store.observing import DIGEST, observation, see
 
 if TYPE_CHECKING:
@@ -97,3 +100,20 @@ def test_too_few_studies_are_no_reference(state: Path) -> None:
     outcome = run(state, "watch", "accept", "chest")
     assert outcome.returncode == 1
     assert "500 are needed" in outcome.stderr
+
+
+def test_what_is_decided_about_watching_is_audited_with_its_user(state: Path) -> None:
+    (state / "labels.csv").write_text("accession_number,finding,present\nACC-1,Pneumonia,1\n")
+
+    assert run(state, "watch", "labels", "import", "labels.csv").returncode == 0
+    returned = run(state, "watch", "accept", "chest", "--bundle")
+
+    assert "bundle's reference" in returned.stdout
+    audited = [str(each) for each in read_all(state / "state" / "audit")]
+    user = pwd.getpwuid(os.getuid()).pw_name
+    for words in ("final labels imported: 1 labels, 1 of them news", "with its bundle's reference"):
+        [event] = [each for each in audited if words in each]
+        assert user in event
+    assert "ACC-1" not in "".join(audited)
+    shown = json.loads(run(state, "watch", "status", "--json").stdout)
+    assert shown["alarms"][0]["cleared_at"]

@@ -11,7 +11,13 @@ import sqlalchemy as sa
 
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.watching import ReferenceSource
-from imaging_node.flow.watching import WatchingRoom, accept_stream, forget_old, watch_models
+from imaging_node.flow.watching import (
+    WatchingRoom,
+    accept_stream,
+    forget_old,
+    return_to_bundle,
+    watch_models,
+)
 from imaging_node.inference.reference import build_reference
 from imaging_node.store.database import open_database
 from imaging_node.store.observations import record_observations
@@ -179,6 +185,44 @@ def test_an_accepted_change_is_the_reference_from_then_on(database: Database, cl
     assert watch_models(site.room) > 0
 
 
+def test_the_bundles_reference_counts_again_when_the_operator_says_so(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(BASELINE, brightness=1.5)
+    watch_models(site.room)
+    accept_stream(database, "chest", studies=BASELINE, now=clock())
+    site.end(200)
+    assert watch_models(site.room) > 0
+    clock.advance(60)
+
+    return_to_bundle(database, "chest", now=clock())
+
+    assert list_alarms(database, only_on=True) == []
+    site.end(400)
+    assert watch_models(site.room) == 0
+    [model] = list_watched(database)
+    assert (model.reference_source, model.studies) == (ReferenceSource.BUNDLE, 400)
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+    with pytest.raises(UnknownRecordError, match="watch status"):
+        return_to_bundle(database, "other", now=clock())
+
+
+def test_studies_that_lack_a_statistic_are_refused_as_a_reference_in_words(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(BASELINE - 1)
+    lacking = replace(site.image(), quantities={})
+    with database.write() as connection:
+        record_observations(connection, "1.3", [("1.3.1", lacking)])
+    watch_models(site.room)
+
+    with pytest.raises(UnknownRecordError, match="lack input_mean; accept again once 300 more"):
+        accept_stream(database, "chest", studies=BASELINE, now=clock())
+
+
 def test_a_model_that_answers_no_more_leaves_no_alarm_and_is_judged_anew_when_it_returns(
     database: Database, clock: Clock
 ) -> None:
@@ -232,6 +276,8 @@ def test_an_unreadable_state_ends_the_alarms_of_which_nothing_is_known_any_more(
 
     assert list_alarms(database, only_on=True) == []
     assert {each.cleared_at for each in list_alarms(database)} == {clock()}
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
 
 
 def test_an_alarm_that_ends_and_begins_again_between_two_looks_is_on(
