@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from imaging_node.domain.errors import OperatorError
-from imaging_node.domain.watching import LabelledCase, LabelSource, Proportion
+from imaging_node.domain.watching import FEWEST_SHOWN, LabelledCase, LabelSource, Proportion
 from imaging_node.flow.label_import import import_labels
 from imaging_node.flow.performance import finding_reports, performance
 from imaging_node.store.database import open_database
@@ -73,6 +73,18 @@ def test_readers_of_flagged_studies_tell_the_predictive_value_only() -> None:
     assert figures.sensitivity is figures.specificity is figures.negative_predictive_value is None
     final = [*[case(flagged=True, present=True)] * 40]
     assert performance(final).sensitivity is None
+
+
+def test_few_final_labels_of_studies_that_were_not_flagged_tell_no_sensitivity() -> None:
+    flagged = [case(flagged=True, present=True)] * 40
+    missed = case(flagged=False, present=True)
+    few = performance([*flagged, *[missed] * (FEWEST_SHOWN - 1)])
+    assert few.sensitivity is few.specificity is few.negative_predictive_value is None
+    assert few.positive_predictive_value == Proportion(40, 40)
+
+    enough = performance([*flagged, *[missed] * FEWEST_SHOWN])
+    assert enough.sensitivity == Proportion(40, 70)
+    assert enough.negative_predictive_value == Proportion(0, 30)
 
 
 def test_subgroups_under_thirty_are_hidden_figure_by_figure() -> None:
