@@ -331,7 +331,7 @@ def test_the_error_of_every_groups_reference_is_in_the_promise() -> None:
     random = np.random.default_rng(47)
     streams, groups = 20, 1 + (MOST_SCANNERS + 1) + MOST_VIEWS
     share = 2 * (1 - NormalDist().cdf(limits(streams).reference_z))
-    assert 1.5 * share * groups * streams <= FALSE_ALARM / 6
+    assert 1.5 * share * groups * streams == pytest.approx(FALSE_ALARM / 6)
     means = random.random((2000, 200)).mean(axis=1)
     reference = QuantityReference(200, tuple(map(float, range(21))))
     assert np.abs(means - 0.5).max() < reference.mean_error(limits(streams))
