@@ -73,25 +73,26 @@ def test_clicks_on_the_page_stop_nothing() -> None:
 
 def test_looking_after_every_label_stops_a_model_at_its_limit_no_oftener_than_promised() -> None:
     random = np.random.default_rng(1)
-    models, labels, stopped = 400, 1000, 0
-    for _ in range(models):
-        right = 0
-        for n, is_right in enumerate(random.random(labels) < 0.6, start=1):
-            right += int(is_right)
-            # Short of that it cannot be, which spares the sums.
-            is_low = n >= 30 and right / n < 0.6 - 1.5 * (0.24 / n) ** 0.5
-            if is_low and log_evidence_below(right, n, 0.6) >= math.log(1 / FALSE_STOP):
-                stopped += 1
-                break
-    assert stopped <= FALSE_STOP * models
+    models, labels, enough = 2000, 1000, math.log(1 / FALSE_STOP)
+    most: list[int] = []  # right ones of n with which a model is stopped
+    right = -1
+    for n in range(1, labels + 1):
+        while right < n and log_evidence_below(right + 1, n, 0.6) >= enough:
+            right += 1
+        most.append(right)
+
+    is_stopped = np.cumsum(random.random((models, labels)) < 0.6, axis=1) <= most
+
+    stopped = is_stopped[:, 29:].any(axis=1).sum()
+    assert models / 200 <= stopped <= FALSE_STOP * models
 
 
 def test_a_model_far_below_its_limit_is_stopped_soon_and_more_findings_need_more_labels() -> None:
     random = np.random.default_rng(2)
     for _ in range(20):
-        right = int((random.random(60) < 0.3).sum())
-        assert reason_to_stop(PPV, MODEL, flagged(right, 60 - right), [])
-    streams = {f"positive:{number}": {} for number in range(40)}
+        right = int((random.random(100) < 0.3).sum())
+        assert reason_to_stop(PPV, MODEL, flagged(right, 100 - right), [])
+    streams: dict[str, object] = {f"positive:{number}": {} for number in range(40)}
     many = replace(MODEL, groups=[{"streams": streams}])
     assert reason_to_stop(PPV, MODEL, flagged(9, 21), [])
     assert reason_to_stop(PPV, many, flagged(9, 21), []) is None
