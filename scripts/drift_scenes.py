@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 _THREADS = 4
+# A mobile unit that takes one study in two hundred, and always took brighter ones.
+_RARE, _RARE_SHARE, _RARE_EXPOSURE = "R", 0.005, 2.0
 _GAMMA = 0.6
 _NOISE = 0.04
 
@@ -82,7 +84,9 @@ def _simulated(
     refused: float = 0.02,
 ) -> ImageObservation:
     groups = {
-        "scanner": str(random.choice(["A", "B", "C"], p=[0.6, 0.3, 0.1])),
+        "scanner": str(
+            random.choice(["A", "B", "C", _RARE], p=[0.6 - _RARE_SHARE, 0.3, 0.1, _RARE_SHARE])
+        ),
         "view_position": str(random.choice(["AP", "PA"])),
     }
     if random.random() < refused:
@@ -90,6 +94,8 @@ def _simulated(
             model="simulated", model_digest="sha256:0", observed_at=NOW, outcome="blank image",
             scanner=groups["scanner"], view_position=groups["view_position"],
         )  # fmt: skip
+    if groups["scanner"] == _RARE:
+        exposure += _RARE_EXPOSURE
     normal = random.normal(0, 1, 8)
     probabilities, presences = {}, {}
     for index in range(4):

@@ -83,18 +83,26 @@ def report(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
 
 @watch.command("accept")
 def accept(
-    model: Annotated[str, typer.Argument(help="Bundle name.")], config: ConfigOption = None
+    model: Annotated[str, typer.Argument(help="Bundle name.")],
+    config: ConfigOption = None,
+    *,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Go back to what the bundle declares instead.")
+    ] = False,
 ) -> None:
     """Compare a model with its newest studies here from now on: what its alarms say is known."""
-    from imaging_node.flow.watching import accept_stream
-    from imaging_node.node.wiring import now, open_state
+    from imaging_node.node.watch_changes import accept_bundles_reference, accept_newest
+    from imaging_node.node.wiring import open_state
     from imaging_node.telemetry import configure_logging
 
     configure_logging("watch")
     settings = load_settings(config)
     database, _, _ = open_state(settings)
-    studies = settings.watching.reference_studies
-    accept_stream(database, model, studies=studies, now=now())
+    if bundle:
+        accept_bundles_reference(settings, database, model)
+        typer.echo(f"{model} is compared with its bundle's reference from now on; alarms ended")
+        return
+    studies = accept_newest(settings, database, model)
     typer.echo(f"{model} is compared with its last {studies} studies from now on; alarms ended")
 
 
@@ -109,13 +117,14 @@ def import_labels(
     config: ConfigOption = None,
 ) -> None:
     """Take over final labels; exit status 1 when lines were left out."""
-    from imaging_node.flow import label_import
-    from imaging_node.node.wiring import now, open_state
+    from imaging_node.node.watch_changes import take_labels
+    from imaging_node.node.wiring import open_state
     from imaging_node.telemetry import configure_logging
 
     configure_logging("watch")
-    database, _, _ = open_state(load_settings(config))
-    outcome = label_import.import_labels(database, file, now=now())
+    settings = load_settings(config)
+    database, _, _ = open_state(settings)
+    outcome = take_labels(settings, database, file)
     typer.echo(f"{outcome.lines} labels, {outcome.news} of them news")
     for fault in outcome.faults:
         typer.echo(fault, err=True)

@@ -24,6 +24,8 @@ _OTHER = "other"
 _VIEWS = frozenset(
     {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LATERAL", "OBLIQUE", NOT_STATED}
 )
+MOST_VIEWS = len(_VIEWS) + 1
+"""Views that are told apart, all others as one."""
 _SEXES = frozenset({"F", "M"})
 _AGE_BANDS = ((1, "under 1"), (6, "1 to 5"), (18, "6 to 17"), (40, "18 to 39"), (65, "40 to 64"))
 _OLDEST_BAND = "65 and over"

@@ -14,9 +14,11 @@ FEWEST_SHOWN = 30
 
 VERIFICATION_NOTE = (
     "Sensitivity, specificity and negative predictive value are computed from final labels alone,"
-    " and only where some of them are of studies that were not flagged. What readers agree or"
-    " disagree with on the page are mostly flagged studies: that tells the positive predictive"
-    " value only (verification bias)."
+    f" and only where {FEWEST_SHOWN} or more of them are of studies that were not flagged. What"
+    " readers agree or disagree with on the page are mostly flagged studies: that tells the"
+    " positive predictive value only (verification bias). All figures are of the labelled studies,"
+    " each counted once: where others are labelled more or less often than flagged ones, they are"
+    " not those of all studies."
 )
 """What to say beside such figures."""
 
@@ -146,9 +148,9 @@ class Performance:
     Attributes:
         labelled: Studies with a label; `final` of them by final labels.
         undetermined: Of those, left open by the model.
-        sensitivity, specificity, negative_predictive_value: None where only readers of flagged
-            studies gave labels: of those that were not flagged nothing is known then, and a
-            figure would be biased by which studies were verified.
+        sensitivity, specificity, negative_predictive_value: Of the labelled studies, unweighted;
+            None with fewer than 30 final labels of studies that were not flagged: of these too
+            little is known then, and a figure would be biased by which studies were verified.
     """
 
     labelled: int

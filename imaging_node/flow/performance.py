@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.watching import (
+    FEWEST_SHOWN,
     FindingReport,
     LabelledCase,
     LabelSource,
@@ -24,8 +25,9 @@ def performance(cases: Sequence[LabelledCase]) -> Performance:
     """Figures over the cases of one finding of one model."""
     final = [each for each in cases if each.source is LabelSource.CSV]
     flagged = [each for each in cases if each.is_flagged]
-    # Without a label of a study that was not flagged nothing is known of what was missed.
-    rests_on_both = any(not each.is_flagged for each in final)
+    # Without labels of studies that were not flagged nothing is known of what was missed, and the
+    # few that somebody came across are those in which something was.
+    rests_on_both = sum(not each.is_flagged for each in final) >= FEWEST_SHOWN
     present = [each for each in final if each.is_present]
     absent = [each for each in final if not each.is_present]
     cleared = [each for each in final if not each.is_flagged]

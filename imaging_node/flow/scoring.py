@@ -228,10 +228,7 @@ def _ending(
         objects=tuple(kept),
         answers=tuple(reports),
         series_started_at=starts,
-        # An archive is no part of the stream: its studies would look like a change, or hide one.
-        observed=()
-        if claim.is_archive
-        else tuple(each for answer in answers for each in answer.observed),
+        observed=tuple(each for answer in answers for each in answer.observed),
     )
     return ending, shadow
 

@@ -21,7 +21,7 @@ from imaging_node.store.observations import (
     remove_old_observations,
 )
 from imaging_node.store.watches import (
-    RaisedAlarm,
+    AlarmChange,
     list_alarms,
     list_watched,
     read_watch_state,
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
     from imaging_node.inference.drift_watch import Noticed
     from imaging_node.store.observations import SeenImage
+    from imaging_node.store.watches import WatchState
+
+
+# State of a model that is to be watched anew.
+_NOTHING_KNOWN: dict[str, str] = {"state": "new"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +93,7 @@ def accept_stream(database: Database, model: str, *, studies: int, now: datetime
     Raises:
         UnknownRecordError: No such model is watched, or it saw fewer studies.
     """
-    known = [each for each in list_watched(database) if each.model == model]
-    if not known:
-        raise UnknownRecordError(
-            f"no model {model!r} is watched; `imaging-node watch status` lists those that are"
-        )
-    digest = known[0].model_digest
+    digest = _last_seen(database, model)
     state = read_watch_state(database, digest)
     images = _one_of_each(read_last_scored(database, digest, studies=studies))
     scored = sum(each.observation.is_scored for each in images)
@@ -102,21 +102,73 @@ def accept_stream(database: Database, model: str, *, studies: int, now: datetime
             f"{model} has {len(images)} studies, {scored} of them with scores: too few to compare"
             f" with; {studies} are needed (watching.reference_studies)"
         )
-    watch = DriftWatch(build_reference([each.observation for each in images]), baseline=studies)
+    try:
+        reference = build_reference([each.observation for each in images])
+    except ValueError as error:
+        raise UnknownRecordError(
+            f"the newest {studies} studies of {model} are no reference: {error}; accept again once"
+            f" {studies} more were seen"
+        ) from None
+    watch = DriftWatch(reference, baseline=studies)
+    former = DriftWatch(None, baseline=studies)
+    if _restore(former, state, model):
+        watch.expect(former.groups)
     watched = _described(model, digest, watch, ReferenceSource.NODE, now)
     is_recorded = record_watch(
         database,
         watched,
         plain=watch.to_plain(),
         seen_id=state.seen_id,
-        raised=(),
-        cleared=None,
+        changes=(),
         former=state,
+        ends_all=True,
     )
     if not is_recorded:
         raise UnknownRecordError("new studies were judged at the same moment; try again")
     log(Event.REFERENCE_ACCEPTED, model=model, count=len(images))
     return watched
+
+
+def return_to_bundle(database: Database, model: str, *, now: datetime) -> WatchedModel:
+    """Compare a model with its bundle's reference again, from the next study on; its alarms end.
+
+    A bundle that declares none is compared with the node's next studies.
+
+    Raises:
+        UnknownRecordError: No such model is watched.
+    """
+    digest = _last_seen(database, model)
+    state = read_watch_state(database, digest)
+    watched = WatchedModel(
+        model=model,
+        model_digest=digest,
+        reference_source=ReferenceSource.BUNDLE,
+        studies=0,
+        baseline_left=0,
+        updated_at=now,
+    )
+    if state is None or not record_watch(
+        database,
+        watched,
+        plain=_NOTHING_KNOWN,
+        seen_id=state.seen_id,
+        changes=(),
+        former=state,
+        ends_all=True,
+    ):
+        raise UnknownRecordError("new studies were judged at the same moment; try again")
+    log(Event.REFERENCE_RETURNED, model=model)
+    return watched
+
+
+def _last_seen(database: Database, model: str) -> str:
+    """Digest of the version of a model that was seen last."""
+    known = [each for each in list_watched(database) if each.model == model]
+    if not known:
+        raise UnknownRecordError(
+            f"no model {model!r} is watched; `imaging-node watch status` lists those that are"
+        )
+    return known[0].model_digest
 
 
 def forget_old(database: Database, *, now: datetime, keep_days: int, keep_images: int) -> int:
@@ -134,22 +186,19 @@ def _take(
     if not images:
         return None, 0
     source = ReferenceSource.NODE if declared is None else ReferenceSource.BUNDLE
-    if state is not None:
+    if state is not None and declared is not None:
         source = state.reference_source
     watch = DriftWatch(
         declared if source is ReferenceSource.BUNDLE else None, baseline=room.baseline
     )
-    if state is not None:
-        try:
-            watch.restore(state.plain or {})
-        except (KeyError, TypeError, ValueError):
-            log(Event.WATCH_STATE_LOST, model=model)
+    is_lost = state is not None and not _restore(watch, state, model)
     was_incomplete = bool(watch.baseline_left)
     noticed: list[Noticed] = []
     for _, of_study in groupby(images, key=lambda each: each.study_instance_uid):
         noticed += watch.add_study([(each.scanner_id, each.observation) for each in of_study])
-    raised = [
-        RaisedAlarm(
+    changes = [
+        AlarmChange(
+            is_raised=each.is_raised,
             quantity=each.quantity,
             group_kind=each.group.kind,
             group_value=each.group.value,
@@ -159,25 +208,22 @@ def _take(
             raised_after=each.studies,
         )
         for each in noticed
-        if each.is_raised
     ]
     is_recorded = record_watch(
         room.database,
         _described(model, digest, watch, source, room.clock()),
         plain=watch.to_plain(),
         seen_id=images[-1].id,
-        raised=raised,
-        cleared=[
-            (each.quantity, each.group.kind, each.group.value, each.statistic)
-            for each in noticed
-            if not each.is_raised
-        ],
+        changes=changes,
         former=state,
+        ends_all=is_lost,  # nothing is known of them any more: what is so still is raised anew
     )
     if not is_recorded:
         return None, 0  # somebody else was first: the next look sees what is left
     if was_incomplete and not watch.baseline_left and source is ReferenceSource.NODE:
         log(Event.REFERENCE_TAKEN, model=model, count=room.baseline)
+    for group in watch.newcomers:
+        log(Event.NEWCOMER_SEEN, model=model, group=f"{group.kind} {group.value}")
     for change in noticed:
         log(
             Event.DRIFT_BEGAN if change.is_raised else Event.DRIFT_ENDED,
@@ -189,28 +235,38 @@ def _take(
             threshold=round(change.reading.threshold, 3),
             count=change.studies,
         )
-    return images[-1].id, len(raised)
+    return images[-1].id, sum(each.is_raised for each in noticed)
+
+
+def _restore(watch: DriftWatch, state: WatchState, model: str) -> bool:
+    """Go on from what was recorded; False when that is nothing or, said in the log, unreadable."""
+    if state.plain == _NOTHING_KNOWN:
+        return False
+    try:
+        watch.restore(state.plain or {})
+    except (KeyError, TypeError, ValueError):
+        log(Event.WATCH_STATE_LOST, model=model)
+        return False
+    return True
 
 
 def _take_leave(room: WatchingRoom, model: str, digest: str) -> None:
     """End the alarms of a model that answers no more; what it is compared with is kept."""
     state = read_watch_state(room.database, digest)
-    if state is None or state.plain is None:
+    if state is None:
         return
     watch = DriftWatch(None, baseline=room.baseline)
-    try:
-        watch.restore(state.plain)
-    except (KeyError, TypeError, ValueError):
-        log(Event.WATCH_STATE_LOST, model=model)
+    is_known = _restore(watch, state, model)
     watch.fall_silent()
     record_watch(
         room.database,
         _described(model, digest, watch, state.reference_source, room.clock()),
-        plain=watch.to_plain(),
+        # Or it would go on without what its bundle declares once it answers again.
+        plain=watch.to_plain() if is_known else _NOTHING_KNOWN,
         seen_id=state.seen_id,
-        raised=(),
-        cleared=None,
+        changes=(),
         former=state,
+        ends_all=True,
     )
 
 

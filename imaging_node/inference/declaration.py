@@ -164,14 +164,15 @@ class DeclaredMonitoring(_Declared):
         quantiles: By quantity ("input_mean", "feature_distance_...", "probability:<label>",
             "disagreement"): its value at 0, 5, ... 100 %.
         positive_rates, undetermined_rates: Share of the images by label.
-        refusal_rate: Share of the images of right modality, view, age ... that no score came of.
+        refusal_rate: Share of the images of right modality, view, age ... that no score came of;
+            None where that depends on what the site decides.
     """
 
     images: int = Field(ge=100)
     quantiles: dict[str, tuple[float, ...]]
     positive_rates: dict[str, Share]
     undetermined_rates: dict[str, Share]
-    refusal_rate: Share
+    refusal_rate: Share | None
 
     @model_validator(mode="after")
     def _quantiles_ascend(self) -> DeclaredMonitoring:

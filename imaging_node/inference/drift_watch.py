@@ -53,12 +53,9 @@ class _Streams:
     """All streams of one group.
 
     Attributes:
-        is_late: It appeared after the node had its own picture of all studies: it has no studies
-            of its own to be compared with, and its coming is a change.
         over: (quantity, statistic) of alarms that are on.
     """
 
-    is_late: bool
     studies: int = 0
     quantities: dict[str, QuantityStream] = field(default_factory=dict)
     rates: dict[str, RateStream] = field(default_factory=dict)
@@ -73,12 +70,18 @@ class DriftWatch:
     """What is known of one model's stream; fed with studies in their order.
 
     All studies are compared with the bundle's reference, or where it has none with the first
-    `baseline` of them. A bundle's reference is a mixture of scanners and views: those among the
-    first studies are compared with their own first 200, later ones with the reference of all.
+    `baseline` of them. Both are mixtures of scanners and views, so each of these is compared with
+    its own first 200 studies, whenever it comes: against the mixture a rare one would be a change
+    although nothing changed.
+
+    Attributes:
+        newcomers: Scanners and views that appeared since this was made or restored, and after the
+            first `baseline` studies: no alarm, but worth to be told.
     """
 
     def __init__(self, reference: DeclaredMonitoring | None, *, baseline: int) -> None:
         self._baseline = baseline
+        self.newcomers: list[Group] = []
         quantities: dict[str, QuantityReference] = {}
         rates: dict[str, RateReference] = {}
         if reference is not None:
@@ -87,13 +90,13 @@ class DriftWatch:
                 name: QuantityReference(n, values) for name, values in reference.quantiles.items()
             }
             rates = {
-                "refused": RateReference(n, reference.refusal_rate),
                 **_rates("positive:", reference.positive_rates, n),
                 **_rates("undetermined:", reference.undetermined_rates, n),
             }
+            if reference.refusal_rate is not None:
+                rates["refused"] = RateReference(n, reference.refusal_rate)
         # At once, not with their first value: what is declared is part of the state.
         everything = _Streams(
-            is_late=False,
             quantities={
                 name: QuantityStream(baseline=baseline, reference=each)
                 for name, each in quantities.items()
@@ -144,11 +147,17 @@ class DriftWatch:
         for group, of_group in members.items():
             streams = self._groups.get(group)
             if streams is None:
-                streams = _Streams(is_late=self.studies > self._baseline)
-                self._groups[group] = streams
+                streams = self._groups[group] = _Streams()
+                if self.studies > self._baseline:
+                    self.newcomers.append(group)
             self._feed(group, streams, of_group)
             noticed += self._noticed(group, streams)
         return noticed
+
+    def expect(self, groups: Iterable[Group]) -> None:
+        """Take scanners and views as known, so that they are no newcomers when they come."""
+        for group in groups:
+            self._groups.setdefault(group, _Streams())
 
     def fall_silent(self) -> None:
         """Forget evidence and alarms, not references: the stream was interrupted."""
@@ -194,7 +203,6 @@ class DriftWatch:
                 {
                     "kind": group.kind,
                     "value": group.value,
-                    "is_late": streams.is_late,
                     "studies": streams.studies,
                     "quantities": {n: each.to_plain() for n, each in streams.quantities.items()},
                     "rates": {name: each.to_plain() for name, each in streams.rates.items()},
@@ -219,7 +227,6 @@ class DriftWatch:
             group = Group(each["kind"], each["value"])
             baseline = self._baseline_of(group)
             groups[group] = _Streams(
-                is_late=bool(each["is_late"]),
                 studies=int(each["studies"]),
                 quantities={
                     name: quantity_stream(stream, baseline, bounds)
@@ -240,13 +247,13 @@ class DriftWatch:
         scored = next((each for each in images if each.is_scored), None)
         values = {} if scored is None else scored.watched_quantities()
         for name in values.keys() - streams.quantities.keys():
-            streams.quantities[name] = self._new_quantity(group, streams, name)
+            streams.quantities[name] = QuantityStream(baseline=self._baseline_of(group))
         shares: defaultdict[str, list[float]] = defaultdict(list)
         for image in images:
             for name, value in image.watched_rates().items():
                 shares[name].append(value)
         for name in shares.keys() - streams.rates.keys():
-            streams.rates[name] = self._new_rate(group, streams, name)
+            streams.rates[name] = RateStream(baseline=self._baseline_of(group))
         bounds = self.limits
         # What is changed already is nothing to compare with later.
         changed = {name for name, _ in self._groups[EVERYTHING].over}
@@ -275,18 +282,6 @@ class DriftWatch:
 
     def _baseline_of(self, group: Group) -> int:
         return self._baseline if group == EVERYTHING else GROUP_BASELINE
-
-    def _new_quantity(self, group: Group, streams: _Streams, name: str) -> QuantityStream:
-        reference = None
-        if streams.is_late and name in self._groups[EVERYTHING].quantities:
-            reference = self._groups[EVERYTHING].quantities[name].reference
-        return QuantityStream(baseline=self._baseline_of(group), reference=reference)
-
-    def _new_rate(self, group: Group, streams: _Streams, name: str) -> RateStream:
-        reference = None
-        if streams.is_late and name in self._groups[EVERYTHING].rates:
-            reference = self._groups[EVERYTHING].rates[name].reference
-        return RateStream(baseline=self._baseline_of(group), reference=reference)
 
 
 def _rates(prefix: str, shares: Mapping[str, float], images: int) -> dict[str, RateReference]:

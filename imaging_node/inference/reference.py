@@ -10,7 +10,7 @@ import numpy as np
 from imaging_node.inference.declaration import QUANTILES, DeclaredMonitoring
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from imaging_node.domain.observation import ImageObservation
 
@@ -56,6 +56,31 @@ def build_reference(observations: Sequence[ImageObservation]) -> DeclaredMonitor
         undetermined_rates=_of_labels("undetermined:", shares),
         refusal_rate=shares.get("refused", 0.0),
     )
+
+
+def reference_at_site(
+    declared: DeclaredMonitoring, *, own_points: Collection[str], are_gates_enforced: bool
+) -> DeclaredMonitoring:
+    """What a bundle declares, without the shares that the site's own decisions change.
+
+    They are compared with the node's first studies instead: against the bundle's, a decision of
+    the site would be an alarm that never ends.
+
+    Args:
+        own_points: Findings whose operating point the site set.
+        are_gates_enforced: False where image gates report only.
+    """
+    return declared.model_copy(
+        update={
+            "positive_rates": _without(declared.positive_rates, own_points),
+            "undetermined_rates": _without(declared.undetermined_rates, own_points),
+            "refusal_rate": declared.refusal_rate if are_gates_enforced else None,
+        }
+    )
+
+
+def _without(shares: dict[str, float], labels: Collection[str]) -> dict[str, float]:
+    return {label: share for label, share in shares.items() if label not in labels}
 
 
 def _of_labels(prefix: str, shares: dict[str, float]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from imaging_node.inference.gates import GatePolicy, Gates, GateVerdict
 from imaging_node.inference.outputs import MemberOutputs
 from imaging_node.inference.preprocessing import bring_to_grid, standardise
 from imaging_node.inference.quality import check_quality
+from imaging_node.inference.reference import reference_at_site
 from imaging_node.inference.saliency import ensemble_map, map_on_source
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Scorer:
     Attributes:
         opened: The model, and where and in which precision it runs.
         batcher: Runs the launches of this bundle and of those that share it.
+        monitoring: What its stream is compared with, by the bundle and the site; None: by neither.
     """
 
     def __init__(
@@ -113,6 +115,11 @@ class Scorer:
         self.batcher = batcher
         self.thresholds = site_thresholds(bundle.findings, site_operating_points)
         self.gate_policy = gate_policy
+        self.monitoring = bundle.monitoring and reference_at_site(
+            bundle.monitoring,
+            own_points=site_operating_points.keys(),
+            are_gates_enforced=gate_policy == "refuse",
+        )
         self._gates = Gates(bundle)
         # Threads belong to the launches; resizing beside them must not multiply.
         cv2.setNumThreads(1)

@@ -9,12 +9,15 @@ from imaging_node.domain.errors import DurabilityError, StorageError
 from imaging_node.flow.stop_rule import apply_stop_rule
 from imaging_node.flow.watching import WatchingRoom, forget_old, watch_models
 from imaging_node.store.labels import count_labels, labelled_cases
+from imaging_node.store.model_states import decided_at
 from imaging_node.store.watches import list_alarms, list_watched
 from imaging_node.telemetry import Event, log, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
 
+    from imaging_node.domain.watching import LabelledCase
     from imaging_node.flow.scoring import ScoringRoom
     from imaging_node.flow.stop_rule import Demote
     from imaging_node.inference.declaration import DeclaredMonitoring
@@ -34,6 +37,7 @@ class DriftThread:
         self,
         settings: WatchingSettings,
         room: WatchingRoom,
+        answering_since: Callable[[], Mapping[str, datetime | None]],
         demote: Demote,
         on_storage: Callable[[StorageError], None],
     ) -> None:
@@ -42,11 +46,14 @@ class DriftThread:
         Args:
             settings: The site's.
             room: Database and references.
+            answering_since: When the state of each model that answers was decided, by digest;
+                None of one that never was changed.
             demote: What the stop rule calls.
             on_storage: Called with what the database raised.
         """
         self._settings = settings
         self._room = room
+        self._answering_since = answering_since
         self._demote = demote
         self._on_storage = on_storage
         self._is_over = threading.Event()
@@ -75,9 +82,21 @@ class DriftThread:
         given = count_labels(database)
         if not alarms and given == self._judged_labels:
             return
-        cases = labelled_cases(database) if rule.lowest_ppv is not None else []
+        cases = self._cases() if rule.lowest_ppv is not None else []
         apply_stop_rule(rule, list_watched(database), cases, alarms, self._demote)
         self._judged_labels = given
+
+    def _cases(self) -> list[LabelledCase]:
+        """What labels say of each model that answers, since it does.
+
+        A model that was stopped and is in service again is judged on what came after: whoever
+        promoted it knew what was before.
+        """
+        cases: list[LabelledCase] = []
+        for digest, since in self._answering_since().items():
+            given = labelled_cases(self._room.database, since=since)
+            cases += [each for each in given if each.model_digest == digest]
+        return cases
 
     def _run(self) -> None:
         looks = 0
@@ -115,8 +134,16 @@ def open_drift_thread(
     """The thread for the models of a scoring room that answer."""
 
     def references() -> dict[str, DeclaredMonitoring | None]:
-        bundles = [each.model.bundle for each in room.lineup.models if each.state.may_answer]
-        return {each.identity.digest: each.monitoring for each in bundles}
+        scorers = [each.model.scorer for each in room.lineup.models if each.state.may_answer]
+        return {each.bundle.identity.digest: each.monitoring for each in scorers}
+
+    def answering_since() -> dict[str, datetime | None]:
+        decided = decided_at(room.database)
+        return {
+            each.model.bundle.identity.digest: decided.get(each.bundle)
+            for each in room.lineup.models
+            if each.state.may_answer
+        }
 
     watching = WatchingRoom(
         database=room.database,
@@ -124,4 +151,4 @@ def open_drift_thread(
         baseline=settings.watching.reference_studies,
         clock=room.clock,
     )
-    return DriftThread(settings.watching, watching, demote, on_storage)
+    return DriftThread(settings.watching, watching, answering_since, demote, on_storage)

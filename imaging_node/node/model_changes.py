@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imaging_node.domain.audit import AlertKind, AuditEvent, AuditKind
 from imaging_node.domain.model_state import (
     ModelAction,
     ModelChange,
@@ -20,6 +17,7 @@ from imaging_node.domain.model_state import (
     shadowed,
 )
 from imaging_node.inference.bundle_files import MANIFEST_NAME, digest_of_manifest
+from imaging_node.node.configuration_audit import acting_user, audit_configuration
 from imaging_node.node.installed import (
     InstalledBundle,
     effective_rows,
@@ -28,7 +26,7 @@ from imaging_node.node.installed import (
     name_of,
 )
 from imaging_node.node.models import verify_place
-from imaging_node.node.wiring import now, open_trail
+from imaging_node.node.wiring import now
 from imaging_node.store.model_states import read_decisions, record_changes
 
 if TYPE_CHECKING:
@@ -177,7 +175,7 @@ def remove_model(
     if place is not None and not place.is_added:
         retired = [replace(row, state=ModelState.RETIRED)]
         return _change(settings, database, ModelAction.REMOVE, lambda _: retired, reason=reason)
-    change = _describe(row, None, ModelAction.REMOVE, reason, _user(), installed)
+    change = _describe(row, None, ModelAction.REMOVE, reason, acting_user(), installed)
     record_changes(database, [change], [], removed=[bundle], revision=decisions.revision)
     _audit(settings, [change])
     if place is not None:
@@ -218,7 +216,7 @@ def note_added(
     if trusted_code:
         # History and audit name the grant: the digest beside it is that of the copy.
         reason = f"code {trusted_code} trusted; {reason}"
-    change = _describe(None, row, ModelAction.ADD, reason, _user(), installed)
+    change = _describe(None, row, ModelAction.ADD, reason, acting_user(), installed)
     record_changes(database, [change], [row], revision=decisions.revision)
     _audit(settings, [change])
     return [change]
@@ -247,7 +245,7 @@ def _change(
                 manifest_digest=row.manifest_digest,
                 trusted_code=row.trusted_code,
             )
-    who = changed_by or _user()
+    who = changed_by or acting_user()
     changes = [_describe(rows[row.bundle], row, action, reason, who, installed) for row in wanted]
     if changes:
         record_changes(database, changes, wanted, revision=decisions.revision)
@@ -285,34 +283,15 @@ def _digest_of(place: InstalledBundle | None) -> str:
         return ""
 
 
-def _user() -> str:
-    """Who runs this process: from the system, for the environment says what one likes."""
-    number = os.getuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
 def _audit(settings: Settings, changes: Sequence[ModelChange]) -> None:
-    """Tell the auditor (PS3.15 A.5.3, Security Alert, Software Configuration)."""
-    trail = open_trail(settings, "models")
-    try:
-        for change in changes:
-            share = f" for {change.share:g}" if change.state is ModelState.CANARY else ""
-            trail.record(
-                AuditEvent(
-                    kind=AuditKind.SECURITY_ALERT,
-                    alert=AlertKind.SOFTWARE_CONFIGURATION,
-                    occurred_at=change.changed_at,
-                    role="models",
-                    user=change.changed_by,
-                    reason=(
-                        f"model {change.bundle} {change.action}: {change.former or 'none'} ->"
-                        f" {change.state or 'none'}{share}, {change.digest[:23]}; {change.reason}"
-                    ),
-                ),
-                is_durable=True,
-            )
-    finally:
-        trail.close()
+    audit_configuration(
+        settings, "models", [(each.changed_at, each.changed_by, _words(each)) for each in changes]
+    )
+
+
+def _words(change: ModelChange) -> str:
+    share = f" for {change.share:g}" if change.state is ModelState.CANARY else ""
+    return (
+        f"model {change.bundle} {change.action}: {change.former or 'none'} ->"
+        f" {change.state or 'none'}{share}, {change.digest[:23]}; {change.reason}"
+    )

@@ -13,13 +13,14 @@ class StopRuleSettings(Section):
 
     lowest_ppv: Probability | None = Field(
         None,
-        description="A finding's positive predictive value: the model is stopped once the upper"
-        " end of its 95 % interval is lower; null: off.",
+        description="A finding's positive predictive value: the model is stopped once final"
+        " labels given since its last change of state speak for a lower one; null: off.",
     )
     labelled: int = Field(
         FEWEST_SHOWN,
         ge=FEWEST_SHOWN,
-        description="Labelled studies with that finding called present before that is judged.",
+        description="Studies with a final label and that finding called present before that is"
+        " judged.",
     )
     alarm_studies: int | None = Field(
         None,

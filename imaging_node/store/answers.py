@@ -211,7 +211,10 @@ def _finish(connection: Connection, finished: Finished, destinations: Sequence[s
     if not changed:
         return False
     _record_objects(connection, claim, ending, destinations=destinations, now=now)
-    record_observations(connection, claim.study_instance_uid, ending.observed)
+    # An archive is no part of the stream: its studies would look like a change, or hide one.
+    record_observations(
+        connection, claim.study_instance_uid, ending.observed, is_archive=claim.is_archive
+    )
     moved = [(claim.study_instance_uid, ending.reason)]
     record_transitions(connection, moved, ending.state, by="score", now=now)
     return True

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from sqlalchemy.engine import Connection
+
     from imaging_node.store.database import Database
+
+
+_MOST_AT_A_TIME = 500
+
+
+class NamedStudy(NamedTuple):
+    """A study, by its UID and its number at the hospital."""
+
+    study_instance_uid: str
+    accession_number: str
 
 
 class GivenLabel(NamedTuple):
@@ -37,36 +49,55 @@ def record_labels(
 ) -> int:
     """Keep labels; one that says what its source said last is no news.
 
+    So many at a time that studies, which wait for the same database, hardly notice.
+
     Returns:
         How many were news.
+
+    Raises:
+        StorageError: Those of earlier transactions are kept; what was given can be given again.
     """
     news = 0
-    with database.write() as connection:
-        for each in given:
-            last = connection.execute(
-                sa.select(labels.c.is_present, labels.c.called)
-                .where(
-                    labels.c.study_instance_uid == each.study_instance_uid,
-                    labels.c.label == each.label,
-                    labels.c.source == source,
+    for begin in range(0, len(given), _MOST_AT_A_TIME):
+        batch = given[begin : begin + _MOST_AT_A_TIME]
+        with database.write() as connection:
+            said = _last_said(connection, batch, source)
+            rows = []
+            for each in batch:
+                key, word = (each.study_instance_uid, each.label), (each.is_present, each.called)
+                if said.get(key) == word:
+                    continue
+                said[key] = word
+                rows.append(
+                    {
+                        "study_instance_uid": each.study_instance_uid,
+                        "label": each.label,
+                        "source": source,
+                        "is_present": each.is_present,
+                        "called": each.called,
+                        "given_at": now,
+                    }
                 )
-                .order_by(labels.c.id.desc())
-                .limit(1)
-            ).first()
-            if last is not None and tuple(last) == (each.is_present, each.called):
-                continue
-            news += 1
-            connection.execute(
-                labels.insert().values(
-                    study_instance_uid=each.study_instance_uid,
-                    label=each.label,
-                    source=source,
-                    is_present=each.is_present,
-                    called=each.called,
-                    given_at=now,
-                )
-            )
+            if rows:
+                connection.execute(labels.insert(), rows)
+        news += len(rows)
     return news
+
+
+def _last_said(
+    connection: Connection, given: Sequence[GivenLabel], source: LabelSource
+) -> dict[tuple[str, str], tuple[bool, str]]:
+    """What a source said last of the studies that labels speak of, by study and finding."""
+    named = {each.study_instance_uid for each in given}
+    rows = connection.execute(
+        sa.select(labels)
+        .where(labels.c.study_instance_uid.in_(named), labels.c.source == source)
+        .order_by(labels.c.id)
+    )
+    return {
+        (row.study_instance_uid, row.label): (row.is_present, row.called)
+        for row in rows  # the last one stays
+    }
 
 
 def last_verdicts(database: Database, study_instance_uid: str) -> dict[str, tuple[bool, str]]:
@@ -91,15 +122,16 @@ def count_labels(database: Database) -> int:
 
 def studies_named(
     database: Database, *, study_instance_uid: str, accession_number: str
-) -> list[str]:
+) -> list[NamedStudy]:
     """Studies with that UID; without one, with that accession number."""
     wanted = (
         studies.c.study_instance_uid == study_instance_uid
         if study_instance_uid
         else studies.c.accession_number == accession_number
     )
+    query = sa.select(studies.c.study_instance_uid, studies.c.accession_number).where(wanted)
     with database.read() as connection:
-        return list(connection.scalars(sa.select(studies.c.study_instance_uid).where(wanted)))
+        return [NamedStudy(*row) for row in connection.execute(query)]
 
 
 def labels_known(database: Database, study_instance_uid: str) -> set[str]:

@@ -15,6 +15,7 @@ from imaging_node.store.schema import model_changes, model_states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy.engine import Connection
 
@@ -55,6 +56,13 @@ def read_decisions(database: Database) -> ModelDecisions:
         require_intact(connection, model_states)
         rows = connection.execute(sa.select(model_states).order_by(model_states.c.bundle)).all()
         return ModelDecisions(revision=_revision(connection), rows=tuple(map(_row, rows)))
+
+
+def decided_at(database: Database) -> dict[str, datetime]:
+    """When the state of each bundle was decided last; nothing of those that no command changed."""
+    with database.read() as connection:
+        rows = connection.execute(sa.select(model_states.c.bundle, model_states.c.changed_at))
+        return {row.bundle: row.changed_at for row in rows}
 
 
 def record_changes(

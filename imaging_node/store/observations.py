@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
 from imaging_node.domain.observation import MOST_SCANNERS, OTHER_SCANNERS, ImageObservation
 from imaging_node.store.prepared import Prepared
@@ -44,16 +45,29 @@ _SCANNER_ID = sa.func.coalesce(
     .scalar_subquery(),
     OTHER_SCANNERS,
 )
+# What a later answer to the same image says; the row stays in its place of the stream.
+_ANSWERED = ("outcome", "is_eligible", "numbers")
+_INSERT = insert(observations).values(
+    {
+        each.name: _SCANNER_ID if each.name == "scanner_id" else _bound(each.name, each)
+        for each in observations.c
+        if each.name != "id"
+    }
+)
 _ADD = Prepared(
-    observations.insert()
-    .prefix_with("OR IGNORE")
-    .values(
-        {
-            each.name: _SCANNER_ID if each.name == "scanner_id" else _bound(each.name, each)
-            for each in observations.c
-            if each.name != "id"
-        }
+    _INSERT.on_conflict_do_update(
+        index_elements=["sop_instance_uid", "model_digest"],
+        set_={name: _INSERT.excluded[name] for name in _ANSWERED},
     )
+)
+_CORRECT = Prepared(
+    observations.update()
+    .where(
+        observations.c.sop_instance_uid
+        == _bound("seen_instance_uid", observations.c.sop_instance_uid),
+        observations.c.model_digest == _bound("seen_by", observations.c.model_digest),
+    )
+    .values({name: _bound(f"new_{name}", observations.c[name]) for name in _ANSWERED})
 )
 
 
@@ -75,13 +89,33 @@ def record_observations(
     connection: Connection,
     study_instance_uid: str,
     seen: Sequence[tuple[str, ImageObservation]],
+    *,
+    is_archive: bool = False,
 ) -> None:
-    """Keep what models saw of a study, by SOP Instance UID; a second answer adds nothing."""
+    """Keep what models saw of a study, by SOP Instance UID.
+
+    A later answer of the same model replaces what the image's row says, since it is the one that
+    was delivered; the row keeps its number, so that nothing is judged twice.
+
+    Args:
+        is_archive: Its studies are no part of the stream: they replace only, and add nothing.
+    """
     if not seen:
         return
     rows = [_row(study_instance_uid, uid, each) for uid, each in seen]
+    if is_archive:
+        _CORRECT.run(connection, [_correction(row) for row in rows])
+        return
     _ADD_SCANNER.run(connection, [{"scanner_name": name} for name in _names(rows)])
     _ADD.run(connection, rows)
+
+
+def _correction(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seen_instance_uid": row["sop_instance_uid"],
+        "seen_by": row["model_digest"],
+        **{f"new_{name}": row[name] for name in _ANSWERED},
+    }
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -101,6 +101,7 @@ studies = Table(
     CheckConstraint(_one_of("state", StudyState), name="study_state_is_known"),
     CheckConstraint(_one_of("priority", ReadingPriority), name="priority_is_known"),
 )
+Index("studies_by_accession", studies.c.accession_number)
 Index("studies_by_due", studies.c.state, studies.c.due_at)
 # The most urgent of any number that wait is found without looking at the others.
 Index(

@@ -23,9 +23,10 @@ _LISTED_ALARMS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RaisedAlarm:
-    """An alarm to be recorded; fields as in `DriftAlarm`."""
+class AlarmChange:
+    """An alarm that begins or ends; fields as in `DriftAlarm`."""
 
+    is_raised: bool
     quantity: str
     group_kind: str
     group_value: str
@@ -83,9 +84,9 @@ def record_watch(
     *,
     plain: Mapping[str, Any],
     seen_id: int,
-    raised: Sequence[RaisedAlarm],
-    cleared: Sequence[tuple[str, str, str, str]] | None,
+    changes: Sequence[AlarmChange],
     former: WatchState | None,
+    ends_all: bool = False,
 ) -> bool:
     """Keep where watching a model stands, with the alarms that began and ended, together.
 
@@ -93,9 +94,9 @@ def record_watch(
         watched: What people are shown of it.
         plain: As `DriftWatch.to_plain` gives it.
         seen_id: Last observation that is in it.
-        raised: Alarms that began.
-        cleared: Quantity, group kind, group value and statistic of alarms that ended; None: all.
+        changes: Alarms that began and that ended, in their order: one may do so more than once.
         former: What this goes on from.
+        ends_all: Whether all alarms that were on have ended, before `changes`.
 
     Returns:
         False when somebody else went on from it meanwhile: nothing was recorded.
@@ -125,36 +126,39 @@ def record_watch(
             .on_conflict_do_update(index_elements=["model_digest"], set_=values)
         )
         on = sa.and_(alarms.c.model_digest == watched.model_digest, alarms.c.cleared_at.is_(None))
-        if cleared is None:
+        if ends_all:
             connection.execute(alarms.update().where(on).values(cleared_at=watched.updated_at))
-        for each in raised:
-            connection.execute(
-                alarms.insert().values(
-                    model=watched.model,
-                    model_digest=watched.model_digest,
-                    quantity=each.quantity,
-                    group_kind=each.group_kind,
-                    group_value=each.group_value,
-                    statistic=each.statistic,
-                    value=each.value,
-                    threshold=each.threshold,
-                    raised_at=watched.updated_at,
-                    raised_after=each.raised_after,
-                )
-            )
-        for quantity, group_kind, group_value, statistic in cleared or ():
+        for each in changes:
+            if each.is_raised:
+                connection.execute(alarms.insert().values(_alarm(watched, each)))
+                continue
             connection.execute(
                 alarms.update()
                 .where(
                     on,
-                    alarms.c.quantity == quantity,
-                    alarms.c.group_kind == group_kind,
-                    alarms.c.group_value == group_value,
-                    alarms.c.statistic == statistic,
+                    alarms.c.quantity == each.quantity,
+                    alarms.c.group_kind == each.group_kind,
+                    alarms.c.group_value == each.group_value,
+                    alarms.c.statistic == each.statistic,
                 )
                 .values(cleared_at=watched.updated_at)
             )
     return True
+
+
+def _alarm(watched: WatchedModel, change: AlarmChange) -> dict[str, Any]:
+    return {
+        "model": watched.model,
+        "model_digest": watched.model_digest,
+        "quantity": change.quantity,
+        "group_kind": change.group_kind,
+        "group_value": change.group_value,
+        "statistic": change.statistic,
+        "value": change.value,
+        "threshold": change.threshold,
+        "raised_at": watched.updated_at,
+        "raised_after": change.raised_after,
+    }
 
 
 def list_watched(database: Database) -> list[WatchedModel]:

@@ -46,6 +46,8 @@ observations = Table(
     Column("numbers", String, nullable=False),
     # An image that is answered again by the same model is the same image.
     UniqueConstraint("sop_instance_uid", "model_digest"),
+    # No number comes twice, even once all rows have aged out: watching goes on behind the last one.
+    sqlite_autoincrement=True,
 )
 Index("observations_by_study", observations.c.study_instance_uid)
 

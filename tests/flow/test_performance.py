@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from imaging_node.domain.errors import OperatorError
-from imaging_node.domain.watching import LabelledCase, LabelSource, Proportion
+from imaging_node.domain.watching import FEWEST_SHOWN, LabelledCase, LabelSource, Proportion
 from imaging_node.flow.label_import import import_labels
 from imaging_node.flow.performance import finding_reports, performance
 from imaging_node.store.database import open_database
@@ -71,6 +73,18 @@ def test_readers_of_flagged_studies_tell_the_predictive_value_only() -> None:
     assert figures.sensitivity is figures.specificity is figures.negative_predictive_value is None
     final = [*[case(flagged=True, present=True)] * 40]
     assert performance(final).sensitivity is None
+
+
+def test_few_final_labels_of_studies_that_were_not_flagged_tell_no_sensitivity() -> None:
+    flagged = [case(flagged=True, present=True)] * 40
+    missed = case(flagged=False, present=True)
+    few = performance([*flagged, *[missed] * (FEWEST_SHOWN - 1)])
+    assert few.sensitivity is few.specificity is few.negative_predictive_value is None
+    assert few.positive_predictive_value == Proportion(40, 40)
+
+    enough = performance([*flagged, *[missed] * FEWEST_SHOWN])
+    assert enough.sensitivity == Proportion(40, 70)
+    assert enough.negative_predictive_value == Proportion(0, 30)
 
 
 def test_subgroups_under_thirty_are_hidden_figure_by_figure() -> None:
@@ -167,6 +181,61 @@ def test_faults_are_told_by_line_and_never_quote_a_line(labelled: Database, tmp_
         "line 2", "line 3", "line 4", "line 5",
     ]  # fmt: skip
     assert "SECRET" not in "".join(outcome.faults)
+
+
+def test_a_uid_and_an_accession_number_of_different_studies_are_a_fault(
+    labelled: Database, tmp_path: Path
+) -> None:
+    note(labelled, replace(arriving("1.2.8", "1.2.8.1"), accession_number="SECRET-8"))
+    file = tmp_path / "labels.csv"
+    file.write_text(
+        "study_instance_uid,accession_number,finding,present\n"
+        "1.2.1,SECRET-8,Pneumonia,1\n"
+        "1.2.1,SECRET-9,Pneumonia,1\n"
+        "1.2.2,ACC1,Pneumonia,1\n"
+    )
+    outcome = import_labels(labelled, file, now=NOON)
+    assert outcome.faults == (
+        "line 2: UID and accession number disagree",
+        "line 3: UID and accession number disagree",
+    )
+    assert (outcome.lines, outcome.news) == (1, 1)
+
+
+def test_lines_that_contradict_each_other_are_faults_and_the_same_line_twice_is_none(
+    labelled: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text(
+        "study_instance_uid,finding,present\n"
+        "1.2.1,Pneumonia,1\n"
+        "1.2.9,Pneumonia,1\n"
+        "1.2.2,Pneumonia,1\n"
+        "1.2.2,Pneumonia,1\n"
+        "1.2.1,Pneumonia,0\n"
+    )
+    for news in (1, 0):
+        outcome = import_labels(labelled, file, now=NOON)
+        assert outcome.news == news
+        assert [each.split(":")[0] for each in outcome.faults] == ["line 2", "line 3", "line 6"]
+        assert "opposite" in outcome.faults[0]
+        assert "opposite" in outcome.faults[2]
+    assert [each.is_present for each in labelled_cases(labelled)] == [True]
+
+
+def test_a_large_import_lets_others_write_in_between(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    written = sa.event.listens_for(database._engine, "commit")
+    written(lambda _: held.append(1))
+    monkeypatch.setattr("imaging_node.store.labels._MOST_AT_A_TIME", 40)
+    given = [GivenLabel(f"1.2.{number}", "Pneumonia", is_present=True) for number in range(100)]
+    given.append(GivenLabel("1.2.0", "Pneumonia", is_present=False))
+
+    assert record_labels(database, given, source=LabelSource.CSV, now=NOON) == 101
+    assert len(held) == 3
+    assert record_labels(database, given[1:], source=LabelSource.CSV, now=NOON) == 0
 
 
 @pytest.mark.parametrize(

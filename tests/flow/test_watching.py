@@ -11,7 +11,13 @@ import sqlalchemy as sa
 
 from imaging_node.domain.errors import UnknownRecordError
 from imaging_node.domain.watching import ReferenceSource
-from imaging_node.flow.watching import WatchingRoom, accept_stream, watch_models
+from imaging_node.flow.watching import (
+    WatchingRoom,
+    accept_stream,
+    forget_old,
+    return_to_bundle,
+    watch_models,
+)
 from imaging_node.inference.reference import build_reference
 from imaging_node.store.database import open_database
 from imaging_node.store.observations import record_observations
@@ -113,6 +119,21 @@ def test_nothing_is_judged_twice(database: Database, clock: Clock) -> None:
     assert list_watched(database)[0].studies == 100
 
 
+def test_watching_goes_on_after_all_that_was_seen_has_aged_out(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(100)
+    watch_models(site.room)
+
+    clock.advance(2 * 24 * 3600)
+    assert forget_old(database, now=clock(), keep_days=1, keep_images=1000) == 100
+    site.end(50)
+    watch_models(site.room)
+
+    assert list_watched(database)[0].studies == 150
+
+
 def test_more_studies_than_are_read_at_once_are_all_judged(
     database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +185,44 @@ def test_an_accepted_change_is_the_reference_from_then_on(database: Database, cl
     assert watch_models(site.room) > 0
 
 
+def test_the_bundles_reference_counts_again_when_the_operator_says_so(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(BASELINE, brightness=1.5)
+    watch_models(site.room)
+    accept_stream(database, "chest", studies=BASELINE, now=clock())
+    site.end(200)
+    assert watch_models(site.room) > 0
+    clock.advance(60)
+
+    return_to_bundle(database, "chest", now=clock())
+
+    assert list_alarms(database, only_on=True) == []
+    site.end(400)
+    assert watch_models(site.room) == 0
+    [model] = list_watched(database)
+    assert (model.reference_source, model.studies) == (ReferenceSource.BUNDLE, 400)
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+    with pytest.raises(UnknownRecordError, match="watch status"):
+        return_to_bundle(database, "other", now=clock())
+
+
+def test_studies_that_lack_a_statistic_are_refused_as_a_reference_in_words(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(BASELINE - 1)
+    lacking = replace(site.image(), quantities={})
+    with database.write() as connection:
+        record_observations(connection, "1.3", [("1.3.1", lacking)])
+    watch_models(site.room)
+
+    with pytest.raises(UnknownRecordError, match="lack input_mean; accept again once 300 more"):
+        accept_stream(database, "chest", studies=BASELINE, now=clock())
+
+
 def test_a_model_that_answers_no_more_leaves_no_alarm_and_is_judged_anew_when_it_returns(
     database: Database, clock: Clock
 ) -> None:
@@ -199,3 +258,40 @@ def test_an_unreadable_state_begins_anew_instead_of_ending_the_watch(
 
     assert list_watched(database)[0].studies == 50
     assert clock() == NOON
+
+
+@pytest.mark.parametrize("is_in_service", [True, False])
+def test_an_unreadable_state_ends_the_alarms_of_which_nothing_is_known_any_more(
+    database: Database, clock: Clock, *, is_in_service: bool
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+    with database.write() as connection:
+        connection.execute(sa.update(watched_models).values(state=b"damaged"))
+    site.end(50)
+    clock.advance(60)
+
+    watch_models(site.room if is_in_service else replace(site.room, references=dict))
+
+    assert list_alarms(database, only_on=True) == []
+    assert {each.cleared_at for each in list_alarms(database)} == {clock()}
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+
+
+def test_an_alarm_that_ends_and_begins_again_between_two_looks_is_on(
+    database: Database, clock: Clock
+) -> None:
+    site = Site(database, clock, declares=True)
+    site.end(200, brightness=1.5)
+    assert watch_models(site.room) > 0
+    site.end(800)
+    site.end(200, brightness=1.5)
+
+    assert watch_models(site.room) > 0
+
+    on = {
+        (each.quantity, each.group, each.statistic) for each in list_alarms(database, only_on=True)
+    }
+    assert ("input_mean", "all", "cusum_up") in on

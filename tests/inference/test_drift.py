@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from datetime import UTC, datetime
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from imaging_node.domain.observation import SCORED, ImageObservation
+from imaging_node.domain.observation import (
+    MOST_SCANNERS,
+    MOST_VIEWS,
+    SCORED,
+    ImageObservation,
+)
 from imaging_node.inference.drift import (
+    _PSI_MARGIN,
+    FALSE_ALARM,
     WINDOW,
     Limits,
     QuantityReference,
@@ -22,11 +32,13 @@ from imaging_node.inference.drift import (
     rate_cusum,
     share_change,
 )
-from imaging_node.inference.drift_watch import EVERYTHING, DriftWatch, Group
-from imaging_node.inference.reference import build_reference, quantiles_of
+from imaging_node.inference.drift_watch import EVERYTHING, GROUP_BASELINE, DriftWatch, Group
+from imaging_node.inference.reference import build_reference, quantiles_of, reference_at_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy.typing as npt
 
     from imaging_node.inference.drift_watch import Noticed
 
@@ -137,19 +149,44 @@ def test_an_alarm_ends_once_the_stream_is_as_it_was(studies_before: int) -> None
     assert list(watch.over()) == []
 
 
-def test_a_scanner_that_comes_later_and_looks_different_is_named() -> None:
+def test_a_rare_scanner_that_always_differed_is_announced_and_raises_no_alarm() -> None:
     random = np.random.default_rng(11)
     watch = DriftWatch(build_reference([image(random) for _ in range(1000)]), baseline=500)
-    feed(watch, stream(random, 1000))
+    assert feed(watch, stream(random, 1000)) == []
+    assert watch.newcomers == []
 
     noticed = []
     for _ in range(PROMISED_WITHIN):
-        feed(watch, stream(random, 4))
+        noticed += feed(watch, stream(random, 9))
         noticed += feed(watch, iter([(9, image(random, brightness=1.5, scanner="new"))]))
 
-    assert {each.group for each in noticed if each.quantity == "input_mean"} >= {
-        Group("scanner", "9")
+    assert noticed == []
+    assert watch.newcomers == [Group("scanner", "9")]
+
+
+def test_a_scanner_that_came_late_is_named_when_it_changes() -> None:
+    random = np.random.default_rng(11)
+    watch = DriftWatch(build_reference([image(random) for _ in range(1000)]), baseline=500)
+    feed(watch, stream(random, 600))
+    for _ in range(GROUP_BASELINE):
+        watch.add_study([(9, image(random))])
+
+    noticed = feed(watch, ((9, image(random, brightness=1.5)) for _ in range(PROMISED_WITHIN)))
+
+    assert Group("scanner", "9") in {
+        each.group for each in noticed if each.quantity == "input_mean"
     }
+
+
+def test_groups_that_are_expected_are_no_newcomers() -> None:
+    random = np.random.default_rng(11)
+    watch = DriftWatch(build_reference([image(random) for _ in range(1000)]), baseline=500)
+    watch.expect([EVERYTHING, Group("scanner", "9")])
+    feed(watch, stream(random, 501))
+    watch.add_study([(9, image(random))])
+    watch.add_study([(8, image(random, view="LL"))])
+    assert watch.newcomers == [Group("scanner", "8"), Group("view", "LL")]
+    assert watch.studies == 503
 
 
 def test_views_and_scanners_that_always_differed_are_no_change() -> None:
@@ -252,6 +289,54 @@ def test_windows_of_a_stable_stream_stay_far_below_their_thresholds() -> None:
         assert value > threshold
 
 
+@pytest.mark.parametrize("reference_images", [200, 500, 5000])
+@pytest.mark.parametrize("tail", [1e-4, 1e-8])
+def test_the_stability_index_of_a_stable_window_stays_within_its_tail(
+    reference_images: int, tail: float
+) -> None:
+    """Rare events by importance sampling: bins drawn more unequal, weighed back exactly.
+
+    The mass between the deciles of a sample is Dirichlet's, a window's counts in them multinomial.
+    """
+    draws, bins = 200_000, 10
+    random = np.random.default_rng(43)
+    reference = QuantityReference(reference_images, tuple(map(float, range(21))))
+    scale = 1 / WINDOW + 1 / reference_images
+    stable = reference_images / bins
+    unequal = 1 / (bins * (4 * scale - 1 / WINDOW))
+    counts = random.multinomial(WINDOW, random.dirichlet([unequal] * bins, draws))
+    weights = np.exp(_log_probability(counts, stable) - _log_probability(counts, unequal))
+    bounds = Limits(cusum=20, tail=tail, reference_z=4)
+    _, threshold = population_stability([0] * WINDOW, reference, bounds)
+    shares = (counts + 0.5) / (WINDOW + 0.5 * bins)
+    index = ((shares - 1 / bins) * np.log(shares * bins)).sum(axis=1)
+
+    over = weights * (index >= threshold)
+    assert over.mean() + 3 * over.std() / draws**0.5 <= tail
+    without_margin = weights * (index >= threshold / _PSI_MARGIN)
+    assert without_margin.mean() > tail
+
+
+def _log_probability(counts: npt.NDArray[np.int64], weight: float) -> npt.NDArray[np.float64]:
+    """Of counts in bins of equal weight (Dirichlet and multinomial), but for what all share."""
+    draws, bins = counts.shape
+    terms = np.array([math.lgamma(weight + n) - math.lgamma(weight) for n in range(WINDOW + 1)])
+    shared = math.lgamma(bins * weight) - math.lgamma(bins * weight + WINDOW)
+    logarithms: npt.NDArray[np.float64] = terms[counts].sum(axis=1) + np.full(draws, shared)
+    return logarithms
+
+
+def test_the_error_of_every_groups_reference_is_in_the_promise() -> None:
+    """A CUSUM's band holds for the references of all scanners, views and ends together."""
+    random = np.random.default_rng(47)
+    streams, groups = 20, 1 + (MOST_SCANNERS + 1) + MOST_VIEWS
+    share = 2 * (1 - NormalDist().cdf(limits(streams).reference_z))
+    assert 1.5 * share * groups * streams == pytest.approx(FALSE_ALARM / 6)
+    means = random.random((2000, 200)).mean(axis=1)
+    reference = QuantityReference(200, tuple(map(float, range(21))))
+    assert np.abs(means - 0.5).max() < reference.mean_error(limits(streams))
+
+
 def test_a_reference_needs_a_hundred_images_with_every_quantity() -> None:
     random = np.random.default_rng(31)
     images = [image(random, refused=0.1) for _ in range(300)]
@@ -267,6 +352,32 @@ def test_a_reference_needs_a_hundred_images_with_every_quantity() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="lack disagreement"):
         build_reference([*images, lacking])
+
+
+def test_a_sites_own_operating_point_and_gates_that_only_report_are_no_change() -> None:
+    random = np.random.default_rng(41)
+    declared = build_reference([image(random, refused=0.3) for _ in range(1000)])
+    at_site = reference_at_site(declared, own_points={"Pneumonia"}, are_gates_enforced=False)
+    assert at_site.quantiles == declared.quantiles
+    watch = DriftWatch(at_site, baseline=500)
+
+    assert feed(watch, (called_from(0.2, each) for each in stream(random, 1500, refused=0))) == []
+    noticed = feed(watch, (called_from(0.9, each) for each in stream(random, 200, refused=0.4)))
+
+    of_all = {each.quantity for each in noticed if each.group == EVERYTHING}
+    assert of_all >= {"positive:Pneumonia", "refused"}
+    kept = reference_at_site(declared, own_points={"Edema"}, are_gates_enforced=True)
+    assert kept == declared
+
+
+def called_from(point: float, seen: tuple[int, ImageObservation]) -> tuple[int, ImageObservation]:
+    """The image as a model with that operating point calls it."""
+    scanner, one = seen
+    calls = {
+        label: "present" if value >= point else "absent"
+        for label, value in one.probabilities.items()
+    }
+    return scanner, replace(one, presences=calls)
 
 
 @pytest.mark.parametrize("rate", [0.005, 0.1, 0.5])

@@ -14,6 +14,7 @@ from imaging_node.store.observations import (
     observed_models,
     read_last_scored,
     read_observations,
+    record_observations,
     remove_old_observations,
     scanner_names,
 )
@@ -60,14 +61,33 @@ def test_observations_are_written_with_the_ending_and_dropped_with_a_stale_one(
 
 def test_a_study_that_is_answered_again_is_not_counted_twice(database: Database) -> None:
     see(database, "1.2.3", observation())
+    [first] = read_observations(database, DIGEST, after=0)
     see(database, "1.2.3", observation(probability=0.9))
-    assert len(seen(database)) == 1
+    [again] = read_observations(database, DIGEST, after=0)
+    assert again.id == first.id
 
     late = observation(probability=0.7)
     see(database, "1.2.3", observation(), late)
 
     assert len(seen(database)) == 2
     assert read_observations(database, DIGEST, after=0)[1].observation == late
+
+
+def test_the_answer_that_was_delivered_last_is_the_one_that_is_kept(database: Database) -> None:
+    refused = replace(
+        observation(), outcome="blank image", probabilities={}, presences={}, disagreement=None
+    )
+    scored = observation(probability=0.9, call="present")
+    see(database, "1.2.3", refused)
+
+    see(database, "1.2.3", scored)
+    assert [each.observation for each in read_observations(database, DIGEST, after=0)] == [scored]
+
+    archived = observation(probability=0.4, call="undetermined")
+    with database.write() as connection:
+        record_observations(connection, "1.2.3", [("1.2.3.1", archived)], is_archive=True)
+        record_observations(connection, "1.2.4", [("1.2.4.1", archived)], is_archive=True)
+    assert [each.observation for each in read_observations(database, DIGEST, after=0)] == [archived]
 
 
 def test_two_versions_of_a_model_each_see_the_image(database: Database) -> None:
