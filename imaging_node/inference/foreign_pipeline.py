@@ -51,14 +51,18 @@ class OutputError(Exception):
     """The network's answer is not what the bundle declares."""
 
 
-def prepare(*, threads: int) -> None:
-    """Set torch up before the process is confined: threads, and what is imported late."""
-    torch.set_num_threads(threads)
+def prepare() -> None:
+    """Load what is loaded late, in one thread: others would not be bound by what follows."""
+    torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     torch.set_grad_enabled(False)
-    # The first product starts the threads and loads what is loaded late.
     torch.nn.functional.conv3d(torch.ones(1, 1, 4, 4, 4), torch.ones(1, 1, 1, 1, 1))
     ConfigParser({"probe": {"_target_": "monai.transforms.EnsureType"}}).get_parsed_content("probe")
+
+
+def use_threads(count: int) -> None:
+    """Compute with more threads once the process is confined: they start as it is by then."""
+    torch.set_num_threads(count)
 
 
 class Pipeline:

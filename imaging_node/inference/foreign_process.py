@@ -2,7 +2,8 @@
 
 It is started by `foreign_runner` for one answer. The libraries are loaded first; then the process
 gives up the network, other programs, writing, and reading anything but the bundle and Python; only
-then is anything of the bundle evaluated. Voxels come and go through memory that it is handed.
+then does it start threads, and only then is anything of the bundle evaluated. Voxels come and go
+through memory that it is handed.
 """
 
 from __future__ import annotations
@@ -71,10 +72,11 @@ def _answer(request: dict[str, Any], voxels: int, masks: int) -> dict[str, Any]:
     # The libraries are ours and may still do as they like; what follows may not.
     from imaging_node.inference import foreign_pipeline  # noqa: PLC0415 - torch and MONAI
 
-    foreign_pipeline.prepare(threads=request["threads"])
+    foreign_pipeline.prepare()
     image = _mapped(voxels, np.float32, request["shape"], mmap.PROT_READ)
     labels = _mapped(masks, np.uint8, request["masks_shape"], mmap.PROT_READ | mmap.PROT_WRITE)
     _confine(bundle.directory, request)
+    foreign_pipeline.use_threads(request["threads"])
     pipeline = foreign_pipeline.Pipeline(bundle)
     try:
         scores = pipeline.run(image, np.array(request["affine"]), labels)

@@ -144,7 +144,7 @@ def _exchange(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            process = _start((theirs.fileno(), *memories), limits.threads)
+            process = _start((theirs.fileno(), *memories))
         try:
             ours.settimeout(max(0.001, deadline - time.monotonic()))
             with suppress(BrokenPipeError):  # it ended already, which the answer shows
@@ -169,7 +169,7 @@ def _exchange(
     return message
 
 
-def _start(descriptors: tuple[int, int, int], threads: int) -> subprocess.Popen[bytes]:
+def _start(descriptors: tuple[int, int, int]) -> subprocess.Popen[bytes]:
     link, given, filled = descriptors
     code = (
         f"import sys; sys.path.insert(0, {str(_PACKAGE_PARENT)!r})\n"
@@ -181,7 +181,8 @@ def _start(descriptors: tuple[int, int, int], threads: int) -> subprocess.Popen[
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
         "LANG": "C.UTF-8",
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+        # No thread before the process is confined: it starts its own afterwards.
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     }
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,6 +68,35 @@ REFUSED = """
             raise SystemExit(f"action {{number}} was allowed")
         raise RuntimeError("all refused")
 """
+# Every other thread is made to try, by a signal whose handler runs in it.
+OTHER_THREADS = """
+        torch.set_num_threads(2)
+        torch.ones(512, 512) @ torch.ones(512, 512)
+        library, seen = ctypes.CDLL(None), []
+        def attempt(_):
+            for action in (
+                lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+                lambda: os.kill(os.getppid(), 0),
+                lambda: open({secret!r}, "r+"),
+                lambda: open({reading!r}).read(),
+            ):
+                try:
+                    action()
+                except OSError:
+                    continue
+                seen.append("allowed")
+            seen.append(threading.get_native_id())
+        handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(attempt)
+        library.signal(10, handler)
+        others = [int(each) for each in os.listdir("/proc/self/task") if int(each) != os.getpid()]
+        for each in others:
+            library.syscall({tgkill}, os.getpid(), each, 10)
+        ends = time.monotonic() + 60
+        while len(set(seen) & set(others)) < len(others) and time.monotonic() < ends:
+            time.sleep(0.01)
+        answered = set(seen) == set(others) and others
+        raise RuntimeError("all refused" if answered else f"{{seen}} of {{others}}")
+"""
 
 
 def _bundle(tmp_path: Path, body: str, changes: dict[str, object] | None = None) -> ForeignBundle:
@@ -112,15 +143,29 @@ def test_the_same_inferer_without_mischief_answers(tmp_path: Path) -> None:
     assert (output.masks == 1).all()
 
 
-def test_network_processes_and_files_are_out_of_reach(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_network_processes_and_files_are_out_of_reach(threads: int, tmp_path: Path) -> None:
     secret = tmp_path / "spool"
     secret.write_text("a patient")
     # Without Landlock in the kernel files can be read, as by a decoder.
     reading = str(secret) if _has_landlock() else "/nonexistent"
     listing = str(tmp_path) if _has_landlock() else "/nonexistent"
     body = REFUSED.format(secret=str(secret), reading=reading, listing=listing)
-    reason, said = _failure(_bundle(tmp_path, body))
+    reason, said = _failure(_bundle(tmp_path, body), replace(LIMITS, threads=threads))
     assert (reason, said) == ("SOFTWARE", "inference: RuntimeError: RuntimeError: all refused")
+    assert secret.read_text() == "a patient"
+
+
+def test_no_other_thread_reaches_what_the_first_one_may_not(tmp_path: Path) -> None:
+    secret = tmp_path / "spool"
+    secret.write_text("a patient")
+    body = OTHER_THREADS.format(
+        secret=str(secret),
+        reading=str(secret) if _has_landlock() else "/nonexistent",
+        tgkill={"x86_64": 234, "aarch64": 131}[platform.machine()],
+    )
+    failure = _failure(_bundle(tmp_path, body), replace(LIMITS, threads=2))
+    assert failure == ("SOFTWARE", "inference: RuntimeError: RuntimeError: all refused")
     assert secret.read_text() == "a patient"
 
 
