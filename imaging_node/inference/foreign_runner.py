@@ -6,12 +6,12 @@ process says is held against what the bundle declares, after the process was end
 
 from __future__ import annotations
 
+import builtins
 import fcntl
 import json
 import math
 import mmap
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -28,7 +28,7 @@ from imaging_node import confinement
 from imaging_node.domain.errors import BundleError, NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
 from imaging_node.domain.foreign_result import ForeignTask
-from imaging_node.inference.foreign_process import MESSAGE_BYTES
+from imaging_node.inference.foreign_process import MESSAGE_BYTES, REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,11 @@ _PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 _STEPS: Final = frozenset(
     ("configuration", "weights", "preprocessing", "inference", "postprocessing", "output")
 )
-_ERROR_NAME: Final = re.compile(r"[A-Za-z_]\w{0,59}")
+_ERROR_NAMES: Final = frozenset(
+    name
+    for name, each in vars(builtins).items()
+    if isinstance(each, type) and issubclass(each, BaseException)
+) | {"OutputError", "OutOfMemoryError"}
 _MOST_VOXELS: Final = 2**31
 
 
@@ -228,16 +232,18 @@ def _require_answer(
 ) -> None:
     if message.get("done") is True:
         return
-    if "refused" in message:
-        # Said before any code of the bundle ran.
-        raise BundleError(str(message["refused"]))
+    # Code of the bundle can write to the socket, too: none of its words becomes the node's.
+    refusal = message.get("refused")
+    if isinstance(refusal, str) and refusal in REFUSALS:
+        raise BundleError(f"bundle {bundle.identity.name}: {REFUSALS[refusal]}")
     step, name = message.get("failed"), message.get("error")
-    if step not in _STEPS or not isinstance(name, str) or not _ERROR_NAME.fullmatch(name):
+    if not isinstance(step, str) or step not in _STEPS or not isinstance(name, str):
         raise _ended()
     if explain is not None:
-        explain(f"{step}: {name}: {message.get('detail')}")
+        explain(f"{step}: {name[:60]}: {message.get('detail')}")
     raise NotAnalysedError(
-        f"bundle {bundle.identity.name} failed in its {step} ({name})",
+        f"bundle {bundle.identity.name} failed in its {step}"
+        f" ({name if name in _ERROR_NAMES else 'an error of its own'})",
         reason=(NotAnalysedReason.MODEL_OUTPUT if step == "output" else NotAnalysedReason.SOFTWARE),
     )
 

@@ -15,7 +15,12 @@ from imaging_node.domain.errors import BundleError, NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
 from imaging_node.inference.foreign_bundle import ForeignBundle, install_foreign
 from imaging_node.inference.foreign_files import read_foreign_files
-from imaging_node.inference.foreign_runner import ForeignLimits, ForeignOutput, run_foreign
+from imaging_node.inference.foreign_runner import (
+    ForeignLimits,
+    ForeignOutput,
+    _require_answer,
+    run_foreign,
+)
 from tests.inference.zoo_bundles import density_like, threshold
 
 if TYPE_CHECKING:
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+PATIENT = "Mueller_Juergen"
 LIMITS = ForeignLimits(time_limit_s=200, memory_limit_bytes=4 * 2**30)
 INFERER = """
 import ctypes, json, os, socket, subprocess, sys, threading, time
@@ -207,6 +213,32 @@ def test_what_is_no_answer_never_becomes_one(
     keep: dict[str, object] = {"_target_": "Compose", "transforms": []}
     changes: dict[str, object] = {"postprocessing": keep} if "repeat" in body else {}
     assert _failure(_bundle(tmp_path, body, changes))[0] == reason.name
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"refused": f"{PATIENT} {'x' * 60000}"}, "ended without an answer"),
+        ({"refused": ["files"]}, "ended without an answer"),
+        ({"refused": "files"}, "a file was changed, added or removed since it was installed"),
+        ({"failed": "output", "error": PATIENT}, "its output (an error of its own)"),
+        ({"failed": "output", "error": "x\n" * 20000}, "its output (an error of its own)"),
+        ({"failed": ["output"], "error": "ValueError"}, "ended without an answer"),
+        ({"failed": "output", "error": "ValueError"}, "its output (ValueError)"),
+        ({"failed": "inference", "error": "OutOfMemoryError"}, "(OutOfMemoryError)"),
+    ],
+)
+def test_no_word_of_a_bundle_becomes_one_of_the_node(
+    message: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    """What its code can write to the socket is read as if nobody honest had written it."""
+    with pytest.raises((BundleError, NotAnalysedError)) as caught:
+        _require_answer(message, _bundle(tmp_path, "pass"), None)
+    sentence = str(caught.value)
+    assert said in sentence
+    assert PATIENT not in sentence
+    assert "\n" not in sentence
+    assert len(sentence) < 200
 
 
 def test_a_bundle_that_sleeps_or_spins_for_ever_is_given_up(tmp_path: Path) -> None:
