@@ -77,6 +77,17 @@ class ModelRow:
         if not 0 < self.share <= 1:
             raise ValueError(f"a share of studies lies above 0 and up to 1, not at {self.share}")
 
+    def rivals(self, other: ModelRow) -> bool:
+        """Whether only one of two bundles answers: two versions of one model.
+
+        A foreign bundle answers beside the node's own models whatever it is called, and never in
+        the place of one.
+        """
+        return (self.name, bool(self.trusted_code)) == (
+            other.name,
+            bool(other.trusted_code),
+        ) and self.bundle != other.bundle
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChange:
@@ -124,14 +135,14 @@ def promoted(rows: Sequence[ModelRow], bundle: str, share: float | None) -> list
                 f"cannot promote {bundle} to canary: it is primary; `imaging-node models shadow`"
                 " takes it out of service"
             )
-        others = _of_state(rows, row.name, ModelState.CANARY, but=bundle)
+        others = [each for each in _of_state(rows, row.name, ModelState.CANARY) if each.rivals(row)]
         return [
             *(replace(each, state=ModelState.SHADOW, share=1.0) for each in others),
             replace(row, state=ModelState.CANARY, share=share),
         ]
     if row.state is ModelState.PRIMARY:
         raise UnknownRecordError(f"cannot promote {bundle}: it is primary already")
-    former = _of_state(rows, row.name, ModelState.PRIMARY, but=bundle)
+    former = [each for each in _of_state(rows, row.name, ModelState.PRIMARY) if each.rivals(row)]
     return [
         *(replace(each, state=ModelState.RETIRED) for each in former),
         replace(
@@ -206,7 +217,5 @@ def _row_of(rows: Sequence[ModelRow], bundle: str) -> ModelRow:
     raise UnknownRecordError(f"there is no bundle {bundle!r}; see `imaging-node models list`")
 
 
-def _of_state(
-    rows: Sequence[ModelRow], name: str, state: ModelState, *, but: str = ""
-) -> list[ModelRow]:
-    return [row for row in rows if (row.name, row.state) == (name, state) and row.bundle != but]
+def _of_state(rows: Sequence[ModelRow], name: str, state: ModelState) -> list[ModelRow]:
+    return [row for row in rows if (row.name, row.state) == (name, state)]

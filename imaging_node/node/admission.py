@@ -19,7 +19,7 @@ from imaging_node.domain.errors import BundleError
 from imaging_node.flow.dry_run import DryRun, would_take
 from imaging_node.inference.bundle import METADATA_NAME, VERSION_MARK, load_bundle
 from imaging_node.inference.bundle_files import read_json
-from imaging_node.inference.foreign_bundle import install_foreign
+from imaging_node.inference.foreign_bundle import install_foreign, is_foreign
 from imaging_node.inference.foreign_declaration import SiteChoices
 from imaging_node.inference.trust import trusted_keys
 from imaging_node.inference.unpacking import unpack
@@ -233,6 +233,12 @@ def _name_for(source: Path, unpacked: Path, settings: Settings) -> str:
     bundle = f"{name}{VERSION_MARK}{version}"
     installed = installed_bundles(settings)
     same = installed.get(name)
+    if same is not None and is_foreign(same.directory):
+        raise _refused(
+            source,
+            f"there is a foreign bundle {name!r} already; remove that one, and add it again under"
+            " another `name` in the file of --site",
+        )
     if bundle in installed or (same is not None and declared(same.directory)[0] == version):
         raise _refused(
             source, f"{bundle} is installed already; a changed bundle needs another version"

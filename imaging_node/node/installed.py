@@ -160,7 +160,11 @@ def effective_rows(
     primary as a rule, unless another of its name is primary; any other is retired.
     """
     decided = {row.bundle: row for row in decisions.rows}
-    taken = {row.name for row in decisions.rows if row.state is ModelState.PRIMARY}
+    taken = {
+        row.name
+        for row in decisions.rows
+        if row.state is ModelState.PRIMARY and not row.trusted_code
+    }
     named = [model.name for model in settings.models]
     order = {bundle: place for place, bundle in enumerate(named)}
     bundles = sorted(

@@ -102,3 +102,14 @@ def test_what_answers_or_would_be_brought_back_is_not_removed() -> None:
     found = after(before, promoted(before, NEWEST, None))
     with pytest.raises(UnknownRecordError, match=f"a rollback of {NEWEST} would bring it back"):
         require_removable(found, OLD)
+
+
+def test_a_foreign_bundle_and_a_model_of_the_node_never_replace_each_other() -> None:
+    foreign = model_row("lungs", state=ModelState.PRIMARY, trusted_code="0" * 64)
+    former = model_row("lungs@1", state=ModelState.PRIMARY)
+    rows = [foreign, former, model_row("lungs@2", state=ModelState.SHADOW)]
+    found = after(rows, promoted(rows, "lungs@2", None))
+    assert states(found) == {"lungs": "primary", "lungs@1": "retired", "lungs@2": "primary"}
+    [foreign] = shadowed(found, "lungs")
+    assert states(promoted(after(found, [foreign]), "lungs", None)) == {"lungs": "primary"}
+    assert states(promoted(after(found, [foreign]), "lungs", 0.5)) == {"lungs": "canary"}
