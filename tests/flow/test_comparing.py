@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEPT = 0.123
 
 
-def _kept(study: CohortStudy, model: ConfiguredModel, **changes: object) -> ShadowResult:
+def _kept(study: CohortStudy, model: ConfiguredModel, **changes: Any) -> ShadowResult:  # noqa: ANN401 - the row's own fields
     """A row as the shadow worker leaves it, with a probability that no network gives."""
     [template] = shadow_result().findings
     identity = model.bundle.identity
