@@ -169,7 +169,9 @@ def shadowed(rows: Sequence[ModelRow], bundle: str) -> list[ModelRow]:
 def rolled_back(rows: Sequence[ModelRow], name: str) -> list[ModelRow]:
     """Rows that change when the last step up of a model is taken back.
 
-    A canary goes back to shadow; without one, what was primary before is primary again.
+    A canary goes back to shadow; without one, what was primary before is primary again. The last
+    primary may have been taken out of service since, by hand or by the stop rule: it stays where
+    it was put.
 
     Raises:
         UnknownRecordError: There is nothing to go back to.
@@ -177,16 +179,16 @@ def rolled_back(rows: Sequence[ModelRow], name: str) -> list[ModelRow]:
     canaries = _of_state(rows, name, ModelState.CANARY)
     if canaries:
         return [replace(each, state=ModelState.SHADOW, share=1.0) for each in canaries]
-    primaries = _of_state(rows, name, ModelState.PRIMARY)
-    if not primaries or not primaries[0].replaced:
+    last = _last_primary(rows, name)
+    if last is None or not last.replaced:
         raise UnknownRecordError(
             f"cannot roll back {name}: no bundle of that name was primary before;"
             " see `imaging-node models list`"
         )
-    [primary] = primaries
+    state = ModelState.RETIRED if last.state is ModelState.PRIMARY else last.state
     return [
-        replace(primary, state=ModelState.RETIRED, replaced=""),
-        replace(_row_of(rows, primary.replaced), state=ModelState.PRIMARY, share=1.0),
+        replace(last, state=state, replaced=""),
+        replace(_row_of(rows, last.replaced), state=ModelState.PRIMARY, share=1.0),
     ]
 
 
@@ -215,6 +217,22 @@ def _row_of(rows: Sequence[ModelRow], bundle: str) -> ModelRow:
         if row.bundle == bundle:
             return row
     raise UnknownRecordError(f"there is no bundle {bundle!r}; see `imaging-node models list`")
+
+
+def _last_primary(rows: Sequence[ModelRow], name: str) -> ModelRow | None:
+    """Who is primary, or was the last one while nobody is.
+
+    Foreign bundles replace nothing and are passed over.
+    """
+    own = [row for row in rows if row.name == name and not row.trusted_code]
+    primaries = _of_state(own, name, ModelState.PRIMARY)
+    if primaries:
+        return primaries[0]
+    promoted_once = [row for row in own if row.replaced]
+    # Of a chain of promotions the last; two that replaced each other are told apart by time.
+    replaced = {row.replaced for row in promoted_once}
+    ends = [row for row in promoted_once if row.bundle not in replaced] or promoted_once
+    return max(ends, key=lambda row: row.changed_at, default=None)
 
 
 def _of_state(rows: Sequence[ModelRow], name: str, state: ModelState) -> list[ModelRow]:
