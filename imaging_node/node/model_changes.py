@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.audit import AlertKind, AuditEvent, AuditKind
+from imaging_node.domain.errors import SettingsError
 from imaging_node.domain.model_state import (
     ModelAction,
     ModelChange,
@@ -166,6 +167,7 @@ def remove_model(
 
     Raises:
         UnknownRecordError: There is no such bundle, or something needs it.
+        SettingsError: The settings name it: the node would not start without it.
     """
     installed = installed_bundles(settings)
     decisions = read_decisions(database)
@@ -177,6 +179,11 @@ def remove_model(
     if place is not None and not place.is_added:
         retired = [replace(row, state=ModelState.RETIRED)]
         return _change(settings, database, ModelAction.REMOVE, lambda _: retired, reason=reason)
+    if bundle in {each.name for each in settings.models}:
+        raise SettingsError(
+            f"cannot remove {bundle}: the settings name it under `models`, and the node would not"
+            " start without it; take it out there first"
+        )
     change = _describe(row, None, ModelAction.REMOVE, reason, _user(), installed)
     record_changes(database, [change], [], removed=[bundle], revision=decisions.revision)
     _audit(settings, [change])

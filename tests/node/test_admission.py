@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imaging_node.domain.errors import BundleError, UnknownRecordError
+from imaging_node.domain.errors import BundleError, SettingsError, UnknownRecordError
 from imaging_node.domain.model_state import ModelState
 from imaging_node.flow.shadowing import bundle_of_owner, shadow_owner
 from imaging_node.inference.bundle import default_bundle_directory
@@ -156,6 +156,32 @@ def test_another_bundle_in_the_place_of_the_added_one_is_refused_though_it_is_si
     database, _, _ = open_state(settings)
     with pytest.raises(BundleError, match="not the one that was added"):
         promote_model(settings, database, BUNDLE, share=None, reason="")
+    database.close()
+
+
+def test_a_bundle_whose_adding_was_cut_short_answers_nobody_though_the_settings_name_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Its folder is in place, and the process ended before anything was recorded."""
+    added = settings.state_directory / "models" / BUNDLE
+    added.parent.mkdir(parents=True)
+    make_version(tmp_path / "made", "9.0.0").rename(added)
+    named = settings.model_copy(
+        update={"models": Settings.model_validate({"models": [BUNDLE]}).models}
+    )
+    assert states(named)[BUNDLE] is ModelState.RETIRED
+
+
+def test_a_bundle_that_the_settings_name_is_not_removed(settings: Settings, tmp_path: Path) -> None:
+    add(settings, make_version(tmp_path / "made", "9.0.0"))
+    named = settings.model_copy(
+        update={"models": Settings.model_validate({"models": [NAME, BUNDLE]}).models}
+    )
+    database, _, _ = open_state(settings)
+    with pytest.raises(SettingsError, match="the settings name it under `models`"):
+        remove_model(named, database, BUNDLE, reason="")
+    assert states(named)[BUNDLE] is ModelState.SHADOW
+    remove_model(settings, database, BUNDLE, reason="")
     database.close()
 
 
