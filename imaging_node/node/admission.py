@@ -31,6 +31,7 @@ from imaging_node.node.installed import (
     installed_bundles,
     model_settings,
 )
+from imaging_node.node.model_audit import audited_changes
 from imaging_node.node.model_changes import note_added
 from imaging_node.node.models import verify_place
 from imaging_node.node.wiring import now
@@ -88,7 +89,8 @@ def add_bundle(
             and what code there is.
         BundleError: It is not taken; nothing is left of it.
         SettingsError: The site's settings for its name do not fit it.
-        StorageError: It could not be recorded.
+        StorageError: It could not be recorded, and nothing is left of it; or it is taken, and the
+            audit log did not take that.
     """
     with _incoming(settings) as incoming:
         folder = source.absolute()
@@ -200,21 +202,23 @@ def _move_in(
     reason: str,
     trusted_code: str = "",
 ) -> InstalledBundle:
-    """Put a checked bundle in its place, and record it, or neither."""
+    """Put a checked bundle in its place, and record it, or neither; then tell the auditor."""
     folder = added_directory(settings)
     _make_durable(tried.directory)
     place = replace(tried, directory=folder / tried.bundle)
-    tried.directory.rename(place.directory)
-    is_recorded = False
-    try:
-        note_added(
-            settings, database, place, digest=digest, reason=reason, trusted_code=trusted_code
-        )
-        is_recorded = True
-    finally:
-        if not is_recorded:
-            shutil.rmtree(place.directory)
-    _fsync(folder)
+    with audited_changes(settings) as tell:
+        tried.directory.rename(place.directory)
+        is_recorded = False
+        try:
+            changes = note_added(
+                database, place, digest=digest, reason=reason, trusted_code=trusted_code
+            )
+            is_recorded = True
+        finally:
+            if not is_recorded:
+                shutil.rmtree(place.directory)
+        _fsync(folder)
+        tell(changes)
     return place
 
 

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imaging_node.domain.audit import AlertKind, AuditEvent, AuditKind
 from imaging_node.domain.errors import SettingsError
 from imaging_node.domain.model_state import (
     ModelAction,
@@ -28,8 +27,9 @@ from imaging_node.node.installed import (
     installed_bundles,
     name_of,
 )
+from imaging_node.node.model_audit import audited_changes
 from imaging_node.node.models import verify_place
-from imaging_node.node.wiring import now, open_trail
+from imaging_node.node.wiring import now
 from imaging_node.store.model_states import read_decisions, record_changes
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def promote_model(
     Raises:
         BundleError: It is not what was signed or added, or answers its golden cases wrongly.
         UnknownRecordError: There is no such bundle, or it is what is asked for already.
-        StorageError: Somebody else changed models at the same moment.
+        StorageError: Somebody else changed models at the same moment, the audit log cannot be
+            opened, and nothing was changed; or the change is made, and could not be audited.
     """
     bundle = find_bundle(installed_bundles(settings), said).bundle
     return _change(
@@ -185,15 +186,17 @@ def remove_model(
             " start without it; take it out there first"
         )
     change = _describe(row, None, ModelAction.REMOVE, reason, _user(), installed)
-    record_changes(database, [change], [], removed=[bundle], revision=decisions.revision)
-    _audit(settings, [change])
-    if place is not None:
-        shutil.rmtree(place.directory)
+    with audited_changes(settings) as tell:
+        record_changes(database, [change], [], removed=[bundle], revision=decisions.revision)
+        try:
+            if place is not None:
+                shutil.rmtree(place.directory)
+        finally:
+            tell([change])
     return [change]
 
 
 def note_added(
-    settings: Settings,
     database: Database,
     place: InstalledBundle,
     *,
@@ -202,6 +205,8 @@ def note_added(
     trusted_code: str = "",
 ) -> list[ModelChange]:
     """Record a bundle whose files are in place: in shadow until somebody promotes it.
+
+    Who calls it tells the auditor, once what was recorded is not taken back any more.
 
     Args:
         trusted_code: Hash of the foreign bundle that whoever runs this answers for.
@@ -227,7 +232,6 @@ def note_added(
         reason = f"code {trusted_code} trusted; {reason}"
     change = _describe(None, row, ModelAction.ADD, reason, _user(), installed)
     record_changes(database, [change], [row], revision=decisions.revision)
-    _audit(settings, [change])
     return [change]
 
 
@@ -257,8 +261,9 @@ def _change(
     who = changed_by or _user()
     changes = [_describe(rows[row.bundle], row, action, reason, who, installed) for row in wanted]
     if changes:
-        record_changes(database, changes, wanted, revision=decisions.revision)
-        _audit(settings, changes)
+        with audited_changes(settings) as tell:
+            record_changes(database, changes, wanted, revision=decisions.revision)
+            tell(changes)
     return changes
 
 
@@ -299,27 +304,3 @@ def _user() -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return str(number)
-
-
-def _audit(settings: Settings, changes: Sequence[ModelChange]) -> None:
-    """Tell the auditor (PS3.15 A.5.3, Security Alert, Software Configuration)."""
-    trail = open_trail(settings, "models")
-    try:
-        for change in changes:
-            share = f" for {change.share:g}" if change.state is ModelState.CANARY else ""
-            trail.record(
-                AuditEvent(
-                    kind=AuditKind.SECURITY_ALERT,
-                    alert=AlertKind.SOFTWARE_CONFIGURATION,
-                    occurred_at=change.changed_at,
-                    role="models",
-                    user=change.changed_by,
-                    reason=(
-                        f"model {change.bundle} {change.action}: {change.former or 'none'} ->"
-                        f" {change.state or 'none'}{share}, {change.digest[:23]}; {change.reason}"
-                    ),
-                ),
-                is_durable=True,
-            )
-    finally:
-        trail.close()

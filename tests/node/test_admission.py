@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imaging_node.domain.errors import BundleError, SettingsError, UnknownRecordError
+from imaging_node.domain.errors import BundleError, SettingsError, StorageError, UnknownRecordError
 from imaging_node.domain.model_state import ModelState
 from imaging_node.flow.shadowing import bundle_of_owner, shadow_owner
 from imaging_node.inference.bundle import default_bundle_directory
@@ -182,6 +182,44 @@ def test_a_bundle_that_the_settings_name_is_not_removed(settings: Settings, tmp_
         remove_model(named, database, BUNDLE, reason="")
     assert states(named)[BUNDLE] is ModelState.SHADOW
     remove_model(settings, database, BUNDLE, reason="")
+    database.close()
+
+
+def test_without_an_audit_log_no_model_is_changed(settings: Settings, tmp_path: Path) -> None:
+    database, spool, _ = open_state(settings)
+    add(settings, make_version(tmp_path / "made", "9.0.0"))
+    audit = settings.state_directory / "audit"
+    shutil.rmtree(audit)
+    audit.write_text("no folder")
+    with pytest.raises(StorageError, match="cannot use the state directory"):
+        promote_model(settings, database, BUNDLE, share=None, reason="")
+    with pytest.raises(StorageError, match="cannot use the state directory"):
+        remove_model(settings, database, BUNDLE, reason="")
+    other = make_version(tmp_path / "made", "9.0.1")
+    with pytest.raises(StorageError, match="cannot use the state directory"):
+        add_bundle(other, settings, database, spool, reason="")
+    assert states(settings) == {NAME: ModelState.PRIMARY, BUNDLE: ModelState.SHADOW}
+    assert [each.name for each in (settings.state_directory / "models").iterdir()] == [BUNDLE]
+    assert len(list_changes(database)) == 1
+    database.close()
+
+
+def test_a_change_that_the_audit_log_did_not_take_is_said_to_be_made_and_is(
+    settings: Settings, tmp_path: Path
+) -> None:
+    database, spool, _ = open_state(settings)
+    # Where the next lines would go: they cannot be written, as on a full disk.
+    audit = settings.state_directory / "audit"
+    (audit / "audit-000000000000001.log").mkdir(parents=True)
+    made = make_version(tmp_path / "made", "9.0.0")
+    with pytest.raises(StorageError, match=f"changed, but not audited: {BUNDLE};"):
+        add_bundle(made, settings, database, spool, reason="")
+    assert states(settings) == {NAME: ModelState.PRIMARY, BUNDLE: ModelState.SHADOW}
+    assert (settings.state_directory / "models" / BUNDLE / "manifest.json").is_file()
+    with pytest.raises(StorageError, match="changed, but not audited"):
+        remove_model(settings, database, BUNDLE, reason="")
+    assert states(settings) == {NAME: ModelState.PRIMARY}
+    assert not (settings.state_directory / "models" / BUNDLE).exists()
     database.close()
 
 
