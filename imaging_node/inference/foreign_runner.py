@@ -50,6 +50,7 @@ _ERROR_NAMES: Final = frozenset(
     if isinstance(each, type) and issubclass(each, BaseException)
 ) | {"OutputError", "OutOfMemoryError"}
 _MOST_VOXELS: Final = 2**31
+_VOXEL_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,8 @@ class ForeignLimits:
 
     Attributes:
         time_limit_s: From the start of the process to its answer, imports included.
-        memory_limit_bytes: Above what the libraries take.
+        memory_limit_bytes: Of the process above what the libraries take; and of the node for what
+            it hands over and takes back.
         threads: That torch computes with.
     """
 
@@ -117,6 +119,14 @@ def run_foreign(
     count = len(bundle.declaration.labels)
     planes = count if is_segmentation and count <= MOST_OVERLAPPING else 1
     masks_shape = (planes, *voxels.shape) if is_segmentation else (1, 1, 1, 1)
+    # What the node itself holds meanwhile: voxels and their copy for the process, labels and what
+    # becomes of them.
+    needed_bytes = voxels.size * (2 * _VOXEL_BYTES + 2 * planes)
+    if needed_bytes > limits.memory_limit_bytes:
+        raise NotAnalysedError(
+            f"the volume needs {needed_bytes // 2**20} MiB beside its process, more than it may",
+            reason=NotAnalysedReason.TOO_MANY,
+        )
     request = {
         "directory": str(bundle.directory.absolute()),
         "trust_hash": trust_code,
@@ -128,8 +138,8 @@ def run_foreign(
         "cpu_s": limits.time_limit_s * limits.threads,
     }
     with ExitStack() as closing:
-        given = _memory("voxels", voxels.nbytes, closing)
-        _write(given, np.ascontiguousarray(voxels, np.float32))
+        given = _memory("voxels", voxels.size * _VOXEL_BYTES, closing)
+        _write(given, voxels)
         filled = _memory("masks", math.prod(masks_shape), closing)
         message = _exchange(request, (given, filled), limits)
         # The process has ended: nobody writes to the memory any more.
@@ -217,14 +227,17 @@ def _memory(name: str, size_bytes: int, closing: ExitStack) -> int:
     return descriptor
 
 
-def _write(descriptor: int, values: npt.NDArray[np.float32]) -> None:
-    with mmap.mmap(descriptor, values.nbytes) as mapping:
-        mapping.write(values.tobytes())
+def _write(descriptor: int, values: FloatVolume) -> None:
+    with mmap.mmap(descriptor, values.size * _VOXEL_BYTES) as mapping:
+        target = np.frombuffer(mapping, np.float32).reshape(values.shape)
+        target[...] = values
+        del target  # a mapping that is looked at cannot be closed
 
 
 def _read(descriptor: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    with mmap.mmap(descriptor, math.prod(shape), prot=mmap.PROT_READ) as mapping:
-        return np.frombuffer(mapping, np.uint8).reshape(shape).copy()
+    """The memory itself, read-only; it goes with the last array over it."""
+    mapping = mmap.mmap(descriptor, math.prod(shape), prot=mmap.PROT_READ)
+    return np.frombuffer(mapping, np.uint8).reshape(shape)
 
 
 def _require_answer(

@@ -147,6 +147,8 @@ def test_the_same_inferer_without_mischief_answers(tmp_path: Path) -> None:
     assert output.masks is not None
     assert output.masks.shape == (1, 4, 6, 5)
     assert (output.masks == 1).all()
+    # The process is gone; the labels are what it left, and no copy of them.
+    assert not output.masks.flags.writeable
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -239,6 +241,17 @@ def test_no_word_of_a_bundle_becomes_one_of_the_node(
     assert PATIENT not in sentence
     assert "\n" not in sentence
     assert len(sentence) < 200
+
+
+def test_a_volume_that_the_node_has_no_room_for_beside_the_process_is_not_handed_over(
+    tmp_path: Path,
+) -> None:
+    voxels = 4 * 6 * 5
+    limits = replace(LIMITS, memory_limit_bytes=voxels * 10 - 1)
+    bundle = _bundle(tmp_path, "pass")
+    begun = time.monotonic()
+    assert _failure(bundle, limits) == ("TOO_MANY", "")
+    assert time.monotonic() - begun < 5  # no process was started
 
 
 def test_a_bundle_that_sleeps_or_spins_for_ever_is_given_up(tmp_path: Path) -> None:
