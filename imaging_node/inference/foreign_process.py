@@ -75,6 +75,9 @@ def _answer(request: dict[str, Any], voxels: int, masks: int) -> dict[str, Any]:
         return {"refused": "files"}
     if bundle.trust_hash != request["trust_hash"]:
         return {"refused": "trust"}
+    # The declaration is the node's: the hash that was trusted says nothing of it.
+    if bundle.identity.digest != request["digest"]:
+        return {"refused": "files"}
     # The libraries are ours and may still do as they like; what follows may not.
     from imaging_node.inference import foreign_pipeline  # noqa: PLC0415 - torch and MONAI
 

@@ -130,6 +130,7 @@ def run_foreign(
     request = {
         "directory": str(bundle.directory.absolute()),
         "trust_hash": trust_code,
+        "digest": bundle.identity.digest,
         "shape": voxels.shape,
         "affine": affine.tolist(),
         "masks_shape": masks_shape,

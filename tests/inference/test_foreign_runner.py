@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import platform
 import time
 from dataclasses import replace
@@ -13,8 +14,8 @@ import pytest
 
 from imaging_node.domain.errors import BundleError, NotAnalysedError
 from imaging_node.domain.finding import NotAnalysedReason
-from imaging_node.inference.foreign_bundle import ForeignBundle, install_foreign
-from imaging_node.inference.foreign_files import read_foreign_files
+from imaging_node.inference.foreign_bundle import ForeignBundle, install_foreign, load_foreign
+from imaging_node.inference.foreign_files import read_foreign_files, sha256_of
 from imaging_node.inference.foreign_runner import (
     ForeignLimits,
     ForeignOutput,
@@ -274,6 +275,19 @@ def test_a_bundle_changed_after_it_was_loaded_is_not_run(tmp_path: Path) -> None
         run_foreign(
             bundle, np.zeros((4, 6, 5), np.float32), np.eye(4), trust_code="0" * 64, limits=LIMITS
         )
+
+
+def test_a_bundle_declared_otherwise_after_it_was_loaded_is_not_run(tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path, "pass")
+    declared = bundle.directory / "configs" / "imaging_node.json"
+    declared.write_text(declared.read_text().replace("dense", "loose"))
+    manifest = bundle.directory / "manifest.json"
+    listed = json.loads(manifest.read_text())
+    listed["files"]["configs/imaging_node.json"] = sha256_of(declared)
+    manifest.write_text(json.dumps(listed))
+    assert load_foreign(bundle.directory).trust_hash == bundle.trust_hash
+    with pytest.raises(BundleError, match="changed"):
+        _run(bundle)
 
 
 def test_scores_come_from_a_network_in_scripts_and_loaders_are_never_made(tmp_path: Path) -> None:
