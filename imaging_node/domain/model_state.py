@@ -8,7 +8,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.errors import OperatorError, UnknownRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,8 +127,13 @@ def promoted(rows: Sequence[ModelRow], bundle: str, share: float | None) -> list
 
     Raises:
         UnknownRecordError: It is not installed, or is what is asked for already.
+        OperatorError: The share is none.
     """
     row = _row_of(rows, bundle)
+    if share is not None and not 0 < share <= 1:  # what is no number is not below 1 either
+        raise OperatorError(
+            f"cannot promote {bundle}: a share of the studies lies above 0 and up to 1"
+        )
     if share is not None and share < 1:
         if row.state is ModelState.PRIMARY:
             raise UnknownRecordError(

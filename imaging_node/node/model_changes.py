@@ -128,7 +128,9 @@ def stop_model(
 def demote_model(
     settings: Settings, database: Database, lineup: Lineup, name: str, digest: str, reason: str
 ) -> bool:
-    """Move what answers under a name to shadow, as the stop rule decided.
+    """Move all that answers under a name to shadow, as the stop rule decided.
+
+    Versions with the same networks have one digest: a primary and its canary may both answer.
 
     Args:
         lineup: Of the process that watched it.
@@ -146,8 +148,10 @@ def demote_model(
         if each.state.may_answer
         and (each.name, each.model.bundle.identity.digest) == (name, digest)
     ]
-    return any(
-        stop_model(
+    changes = [
+        change
+        for bundle in answering
+        for change in stop_model(
             settings,
             database,
             bundle,
@@ -155,8 +159,8 @@ def demote_model(
             reason=reason,
             changed_by="stop rule",
         )
-        for bundle in answering
-    )
+    ]
+    return bool(changes)
 
 
 def remove_model(

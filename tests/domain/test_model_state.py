@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.errors import OperatorError, UnknownRecordError
 from imaging_node.domain.model_state import (
     ModelRow,
     ModelState,
@@ -94,6 +94,12 @@ def test_what_is_so_already_or_not_there_is_refused() -> None:
 def test_a_share_that_is_none_cannot_be_written(share: float) -> None:
     with pytest.raises(ValueError, match="share"):
         model_row(share=share)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_a_share_that_is_none_makes_nobody_primary(share: float) -> None:
+    with pytest.raises(OperatorError, match="above 0 and up to 1"):
+        promoted(rows(old="primary", new="shadow"), NEW, share)
 
 
 def test_what_answers_or_would_be_brought_back_is_not_removed() -> None:
