@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_PARENT_DEATH_SIGNAL: Final = 1  # of prctl(2), as the next two
-_SECCOMP, _FILTER_MODE = 22, 2
+_PARENT_DEATH_SIGNAL: Final = 1  # of prctl(2), as the next one
 _NO_NEW_PRIVILEGES: Final = 38
+_FILTER_MODE, _ALL_THREADS = 1, 1  # of seccomp(2): SECCOMP_SET_MODE_FILTER, FLAG_TSYNC
 _NEW_NETWORK: Final = 0x40000000  # CLONE_NEWNET of unshare(2)
 
 # Classic BPF over struct seccomp_data: number at 0, architecture at 4, arguments from 16.
@@ -59,6 +59,7 @@ class _Architecture:
         allowed: Calls that only reach this process, what it was handed, or files to read.
         opening: Calls that open a file, and which argument holds their flags.
         clone, clone3, fcntl, ioctl, prlimit, tgkill: Calls that are allowed by their arguments.
+        seccomp: The call that sets the filter; it is not allowed itself.
     """
 
     audit: int
@@ -70,6 +71,7 @@ class _Architecture:
     ioctl: int
     prlimit: int
     tgkill: int
+    seccomp: int
 
 
 _ARCHITECTURES: Final = {
@@ -98,6 +100,7 @@ _ARCHITECTURES: Final = {
         ioctl=16,
         prlimit=302,
         tgkill=234,
+        seccomp=317,
     ),
     "aarch64": _Architecture(
         audit=0xC00000B7,
@@ -124,6 +127,7 @@ _ARCHITECTURES: Final = {
         ioctl=29,
         prlimit=261,
         tgkill=131,
+        seccomp=277,
     ),
 }
 
@@ -155,10 +159,10 @@ def refuse_system_calls() -> None:
     """Let all calls but those that decoding needs fail with EPERM, from now on and for good.
 
     Threads of this process are possible, and its own end by a signal (abort(3)); other processes
-    are not.
+    are not. Threads that run already are bound as well.
 
     Raises:
-        OSError: The kernel takes no filter.
+        OSError: The kernel takes no filter, or not for every thread.
     """
     architecture = _ARCHITECTURES.get(platform.machine())
     if architecture is None:
@@ -166,23 +170,37 @@ def refuse_system_calls() -> None:
     instructions = _instructions(architecture)
     program = _Program(len(instructions) // 8, instructions)
     library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or library.prctl(
-        _SECCOMP, _FILTER_MODE, ctypes.byref(program), 0, 0
+    # A thread without the filter would do for the others what they may not: a signal handler is
+    # code that any thread can be made to run.
+    if library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or library.syscall(
+        architecture.seccomp, _FILTER_MODE, _ALL_THREADS, ctypes.byref(program)
     ):
         raise OSError(ctypes.get_errno(), "the kernel refuses a system-call filter")
+
+
+def require_one_thread() -> None:
+    """See that what binds the calling thread alone (Landlock) binds the process.
+
+    Raises:
+        OSError: There are other threads, which would stay as they are.
+    """
+    count = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names only
+    if count != 1:
+        raise OSError(errno.EBUSY, f"{count} threads run where one can be confined")
 
 
 def keep_to_files_below(paths: Iterable[Path]) -> bool:
     """Let no file be read but those at and below `paths`, from now on and for good.
 
-    Paths that do not exist are left out.
+    Paths that do not exist are left out. It binds the calling thread and those that it will start.
 
     Returns:
         False where the kernel has no Landlock, and nothing changed.
 
     Raises:
-        OSError: The kernel has it and refuses these rules.
+        OSError: The kernel has it and refuses these rules, or there are other threads.
     """
+    require_one_thread()
     library = ctypes.CDLL(None, use_errno=True)
     if library.syscall(_CREATE_RULESET, None, 0, _VERSION) < 1:
         return False

@@ -8,7 +8,7 @@ import typer
 
 from imaging_node.cli.options import ConfigOption, JsonOption
 from imaging_node.cli.printing import plain, print_json, print_rows
-from imaging_node.domain.errors import BundleError
+from imaging_node.domain.errors import BundleError, OperatorError
 from imaging_node.settings import load_settings
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def verify_models(
 ) -> None:
     """Check signature and every file of the bundles, and run their golden cases.
 
-    A foreign bundle is hashed against what was trusted; nothing of it is run.
+    A foreign bundle is hashed against what was trusted; nothing of it is run. One that is refused
+    does not keep the others from being checked.
     """
     from imaging_node.domain.model_state import ModelState
     from imaging_node.node.installed import bundle_states, find_bundle, installed_bundles
@@ -122,18 +123,26 @@ def verify_models(
     rows = {row.bundle: row for row, _ in bundle_states(settings)}
     if in_service:
         names = [row.bundle for row in rows.values() if row.state is ModelState.PRIMARY]
+    refused: list[OperatorError] = []
     for name in names or rows:
         known = name
-        if name not in rows and "@" in name:
-            known = find_bundle(installed_bundles(settings), name).bundle
-        row = rows.get(known)
-        verified = verify_bundle(
-            known,
-            settings,
-            manifest_digest=row.manifest_digest if row else "",
-            trusted_code=row.trusted_code if row else "",
-        )
-        typer.echo(f"{name}: {verified}")
+        try:
+            if name not in rows and "@" in name:
+                known = find_bundle(installed_bundles(settings), name).bundle
+            row = rows.get(known)
+            verified = verify_bundle(
+                known,
+                settings,
+                manifest_digest=row.manifest_digest if row else "",
+                trusted_code=row.trusted_code if row else "",
+            )
+        except OperatorError as error:
+            refused.append(error)
+            typer.echo(f"{name}: refused: {error}")
+        else:
+            typer.echo(f"{name}: {verified}")
+    if refused:
+        raise refused[0]
 
 
 def _load(place: InstalledBundle, settings: Settings) -> Bundle:

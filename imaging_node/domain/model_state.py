@@ -8,7 +8,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.errors import OperatorError, UnknownRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,17 @@ class ModelRow:
         if not 0 < self.share <= 1:
             raise ValueError(f"a share of studies lies above 0 and up to 1, not at {self.share}")
 
+    def rivals(self, other: ModelRow) -> bool:
+        """Whether only one of two bundles answers: two versions of one model.
+
+        A foreign bundle answers beside the node's own models whatever it is called, and never in
+        the place of one.
+        """
+        return (self.name, bool(self.trusted_code)) == (
+            other.name,
+            bool(other.trusted_code),
+        ) and self.bundle != other.bundle
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChange:
@@ -116,22 +127,27 @@ def promoted(rows: Sequence[ModelRow], bundle: str, share: float | None) -> list
 
     Raises:
         UnknownRecordError: It is not installed, or is what is asked for already.
+        OperatorError: The share is none.
     """
     row = _row_of(rows, bundle)
+    if share is not None and not 0 < share <= 1:  # what is no number is not below 1 either
+        raise OperatorError(
+            f"cannot promote {bundle}: a share of the studies lies above 0 and up to 1"
+        )
     if share is not None and share < 1:
         if row.state is ModelState.PRIMARY:
             raise UnknownRecordError(
                 f"cannot promote {bundle} to canary: it is primary; `imaging-node models shadow`"
                 " takes it out of service"
             )
-        others = _of_state(rows, row.name, ModelState.CANARY, but=bundle)
+        others = [each for each in _of_state(rows, row.name, ModelState.CANARY) if each.rivals(row)]
         return [
             *(replace(each, state=ModelState.SHADOW, share=1.0) for each in others),
             replace(row, state=ModelState.CANARY, share=share),
         ]
     if row.state is ModelState.PRIMARY:
         raise UnknownRecordError(f"cannot promote {bundle}: it is primary already")
-    former = _of_state(rows, row.name, ModelState.PRIMARY, but=bundle)
+    former = [each for each in _of_state(rows, row.name, ModelState.PRIMARY) if each.rivals(row)]
     return [
         *(replace(each, state=ModelState.RETIRED) for each in former),
         replace(
@@ -158,7 +174,9 @@ def shadowed(rows: Sequence[ModelRow], bundle: str) -> list[ModelRow]:
 def rolled_back(rows: Sequence[ModelRow], name: str) -> list[ModelRow]:
     """Rows that change when the last step up of a model is taken back.
 
-    A canary goes back to shadow; without one, what was primary before is primary again.
+    A canary goes back to shadow; without one, what was primary before is primary again. The last
+    primary may have been taken out of service since, by hand or by the stop rule: it stays where
+    it was put.
 
     Raises:
         UnknownRecordError: There is nothing to go back to.
@@ -166,16 +184,16 @@ def rolled_back(rows: Sequence[ModelRow], name: str) -> list[ModelRow]:
     canaries = _of_state(rows, name, ModelState.CANARY)
     if canaries:
         return [replace(each, state=ModelState.SHADOW, share=1.0) for each in canaries]
-    primaries = _of_state(rows, name, ModelState.PRIMARY)
-    if not primaries or not primaries[0].replaced:
+    last = _last_primary(rows, name)
+    if last is None or not last.replaced:
         raise UnknownRecordError(
             f"cannot roll back {name}: no bundle of that name was primary before;"
             " see `imaging-node models list`"
         )
-    [primary] = primaries
+    state = ModelState.RETIRED if last.state is ModelState.PRIMARY else last.state
     return [
-        replace(primary, state=ModelState.RETIRED, replaced=""),
-        replace(_row_of(rows, primary.replaced), state=ModelState.PRIMARY, share=1.0),
+        replace(last, state=state, replaced=""),
+        replace(_row_of(rows, last.replaced), state=ModelState.PRIMARY, share=1.0),
     ]
 
 
@@ -206,7 +224,21 @@ def _row_of(rows: Sequence[ModelRow], bundle: str) -> ModelRow:
     raise UnknownRecordError(f"there is no bundle {bundle!r}; see `imaging-node models list`")
 
 
-def _of_state(
-    rows: Sequence[ModelRow], name: str, state: ModelState, *, but: str = ""
-) -> list[ModelRow]:
-    return [row for row in rows if (row.name, row.state) == (name, state) and row.bundle != but]
+def _last_primary(rows: Sequence[ModelRow], name: str) -> ModelRow | None:
+    """Who is primary, or was the last one while nobody is.
+
+    Foreign bundles replace nothing and are passed over.
+    """
+    own = [row for row in rows if row.name == name and not row.trusted_code]
+    primaries = _of_state(own, name, ModelState.PRIMARY)
+    if primaries:
+        return primaries[0]
+    promoted_once = [row for row in own if row.replaced]
+    # Of a chain of promotions the last; two that replaced each other are told apart by time.
+    replaced = {row.replaced for row in promoted_once}
+    ends = [row for row in promoted_once if row.bundle not in replaced] or promoted_once
+    return max(ends, key=lambda row: row.changed_at, default=None)
+
+
+def _of_state(rows: Sequence[ModelRow], name: str, state: ModelState) -> list[ModelRow]:
+    return [row for row in rows if (row.name, row.state) == (name, state)]

@@ -230,6 +230,9 @@ def decline(
 
     Args:
         only_meant: Return None when the model is not meant for the study.
+
+    Raises:
+        IntegrityError, TemporaryError: As `analyse`.
     """
     is_meant = select_images(study, model.bundle.eligibility, model.waived).applicable
     if only_meant and not is_meant:
@@ -306,6 +309,9 @@ def _declined(
         each for each in study.instances if each.modality in model.bundle.eligibility.modalities
     ]
     sources = tuple(sorted(meant or study.instances, key=lambda each: each.sop_instance_uid))
+    # The report takes the patient from their headers.
+    for each in sources:
+        require_unchanged(each.path, each.digest)
     return ModelAnswer(
         model=model,
         result=StudyResult(

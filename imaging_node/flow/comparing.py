@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from imaging_node.domain.comparison import ComparedStudy, ModelView
-from imaging_node.domain.errors import IntegrityError, OperatorError
+from imaging_node.domain.errors import IntegrityError, OperatorError, TemporaryError
+from imaging_node.domain.finding import AnalysisStatus
 from imaging_node.domain.priority import triage
 from imaging_node.flow.analysis import ConfiguredModel, Effort, analyse
 from imaging_node.inference.lanes import ARCHIVE
@@ -30,18 +31,26 @@ if TYPE_CHECKING:
 _LABEL_COLUMNS = ("study_instance_uid", "finding", "present")
 _THREADS = 4
 
-Kept = dict[tuple[str, int, str, str], tuple["FindingScore", ...]]
-"""Findings by study, generation, model digest and settings digest."""
+Kept = dict[tuple[str, int, str, str, str], tuple["FindingScore", ...]]
+"""Findings by study, generation, version, model digest and settings digest.
+
+Two versions with the same networks may take other images: their answers are their own.
+"""
 
 
 def kept_scores(database: Database, *, since: datetime) -> Kept:
-    """What models in shadow, and the models beside them, said since then."""
+    """What models in shadow, and the models beside them, said since then.
+
+    A failure is no answer: such a study is scored again.
+    """
     return {
-        (each.study_instance_uid, each.generation, each.model_digest, each.settings_digest): (
-            each.findings
-        )
+        (
+            each.study_instance_uid, each.generation, each.version, each.model_digest,
+            each.settings_digest,
+        ): each.findings
         for each in list_shadow_results(database, since=since)
-    }
+        if each.status is not AnalysisStatus.NOT_ANALYSED
+    }  # fmt: skip
 
 
 def compare_cohort(
@@ -64,7 +73,8 @@ def compare_cohort(
     def view(study: CohortStudy, model: ConfiguredModel) -> ModelView:
         identity = model.bundle.identity
         key = (
-            study.study_instance_uid, study.generation, identity.digest, model.settings_digest,
+            study.study_instance_uid, study.generation, identity.version, identity.digest,
+            model.settings_digest,
         )  # fmt: skip
         findings = kept.get(key)
         if findings is None:
@@ -101,7 +111,8 @@ def _score(
     try:
         instances = read_study(database, spool, study.study_instance_uid)
         answer = analyse(instances, model, decoder, effort=effort, started_at=now)
-    except IntegrityError:
+    except (IntegrityError, TemporaryError):
+        # The other studies are compared all the same.
         return ()
     if answer is None:
         return ()

@@ -125,8 +125,6 @@ def decline_foreign(
     ]
     if not meant:
         return None
-    for each in meant:
-        require_unchanged(each.path, each.digest)
     return _declined(model, meant, [reason], [], started_at=started_at)
 
 
@@ -212,7 +210,12 @@ def _declined(
     *,
     started_at: datetime,
 ) -> ForeignAnswer:
-    """Not analysed: every label is there, and nothing is said of it."""
+    """Not analysed: every label is there, and nothing is said of it.
+
+    The report takes the patient from these headers: they must be what was received.
+    """
+    for each in meant:
+        require_unchanged(each.path, each.digest)
     return ForeignAnswer(
         model=model,
         result=_result(

@@ -310,6 +310,19 @@ def _gates_digest(declaration: Declaration, hashes: Mapping[str, str]) -> dict[s
 
 def _read_depth(directory: Path, depth: DeclaredDepth, contents: Mapping[str, bytes]) -> Depth:
     space = _read_array(directory, depth.space, contents)
+    if space.ndim != 2 or len(space) < 2 or space.shape[1] != depth.last - depth.first:  # noqa: PLR2004 - a mean and a direction, each a row
+        raise refused(
+            directory,
+            depth.space,
+            f"is no mean and directions of {depth.last - depth.first} features, a row each",
+        )
+    neighbours = None
+    if depth.neighbours:
+        neighbours = _read_array(directory, depth.neighbours, contents)
+        if neighbours.ndim != 2 or not len(neighbours) or neighbours.shape[1] != len(space) - 1:  # noqa: PLR2004 - an image in each row
+            raise refused(
+                directory, depth.neighbours, f"is no places along {len(space) - 1} directions"
+            )
     return Depth(
         name=depth.name,
         first=depth.first,
@@ -317,7 +330,7 @@ def _read_depth(directory: Path, depth: DeclaredDepth, contents: Mapping[str, by
         mean=space[0],
         directions=space[1:],
         residual_scale=depth.residual_scale,
-        neighbours=_read_array(directory, depth.neighbours, contents) if depth.neighbours else None,
+        neighbours=neighbours,
     )
 
 

@@ -7,6 +7,7 @@ without its dataset, engine and handlers: preprocessing, inferer, postprocessing
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -51,14 +52,42 @@ class OutputError(Exception):
     """The network's answer is not what the bundle declares."""
 
 
-def prepare(*, threads: int) -> None:
-    """Set torch up before the process is confined: threads, and what is imported late."""
-    torch.set_num_threads(threads)
+def prepare() -> None:
+    """Load what is loaded late, in one thread: others would not be bound by what follows."""
+    torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     torch.set_grad_enabled(False)
-    # The first product starts the threads and loads what is loaded late.
     torch.nn.functional.conv3d(torch.ones(1, 1, 4, 4, 4), torch.ones(1, 1, 1, 1, 1))
     ConfigParser({"probe": {"_target_": "monai.transforms.EnsureType"}}).get_parsed_content("probe")
+
+
+def use_threads(count: int) -> None:
+    """Compute with more threads once the process is confined: they start as it is by then."""
+    torch.set_num_threads(count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Where voxels lie, noted before code of a bundle can change what it is handed.
+
+    Attributes:
+        shape: (columns, rows, slices), or (columns, rows).
+        affine: From voxels to RAS coordinates in millimetres.
+    """
+
+    shape: tuple[int, ...]
+    affine: torch.Tensor
+
+    @classmethod
+    def of(cls, given: MetaTensor) -> _Grid:
+        shape = tuple(int(size) for size in given.meta["spatial_shape"])
+        return cls(shape, given.affine.double().clone())
+
+    def is_of(self, tensor: MetaTensor) -> bool:
+        """True when its voxels, after one dimension of channels, lie here to a micrometre."""
+        return tuple(tensor.shape[1:]) == self.shape and torch.allclose(
+            tensor.affine.double(), self.affine, atol=1e-3
+        )
 
 
 class Pipeline:
@@ -93,8 +122,12 @@ class Pipeline:
         key = _key(loader)
         self.step = "preprocessing"
         given = self._given(voxels, affine, loader)
-        data = preprocessing({key: given})
-        image = data[key]
+        source = _Grid.of(given)
+        image = (data := preprocessing({key: given}))[key]
+        is_segmentation = self._declaration.task is ForeignTask.SEGMENTATION
+        if is_segmentation and not isinstance(image, MetaTensor):
+            # Its answer would be laid over the source as if nothing had been turned or resampled.
+            raise OutputError("the preprocessed image does not say on which grid it is")
         self.step = "inference"
         batch = torch.as_tensor(image).unsqueeze(0)
         prediction = inferer(batch, network)
@@ -102,7 +135,6 @@ class Pipeline:
             prediction = prediction[0]  # deep supervision: the first is the answer
         if not isinstance(prediction, torch.Tensor):
             raise OutputError(f"the network answers with {type(prediction).__name__}")
-        is_segmentation = self._declaration.task is ForeignTask.SEGMENTATION
         if is_segmentation and prediction.shape[2:] != batch.shape[2:]:
             # It would be laid over the image by the image's own affine, in the wrong place.
             raise OutputError("the network answers on another grid than it was given")
@@ -114,9 +146,9 @@ class Pipeline:
         )
         done = postprocessing({**data, _PREDICTION: prediction})[_PREDICTION]
         self.step = "output"
-        if self._declaration.task is ForeignTask.CLASSIFICATION:
+        if not is_segmentation:
             return self._scores(done)
-        self._fill(self._on_source(done, given), masks)
+        self._fill(_on_source(done, image, source), masks)
         return []
 
     def _parsed(self) -> tuple[ConfigParser, dict[str, Any]]:
@@ -185,26 +217,6 @@ class Pipeline:
             )
         return [float(values[each.channel]) for each in self._declaration.labels]
 
-    def _on_source(self, done: object, given: MetaTensor) -> npt.NDArray[np.generic]:
-        """The answer on the source's voxels, shape (channels, columns, rows, slices)."""
-        if not isinstance(done, torch.Tensor):
-            raise OutputError(f"the answer is a {type(done).__name__}")
-        shape = tuple(int(size) for size in given.meta["spatial_shape"])
-        if done.ndim != len(shape) + 1:
-            raise OutputError(f"the answer has {done.ndim} dimensions, with channels")
-        if not isinstance(done, MetaTensor):
-            if tuple(done.shape[1:]) != shape:
-                raise OutputError("the answer is on another grid, and does not say which")
-            return done.numpy()
-        is_same = tuple(done.shape[1:]) == shape and torch.allclose(
-            done.affine.double(), given.affine.double(), atol=1e-3
-        )
-        if not is_same:
-            resample = SpatialResample(mode="nearest", padding_mode="zeros")
-            done = resample(done, dst_affine=given.affine, spatial_size=shape)
-        array: npt.NDArray[np.generic] = torch.as_tensor(done).numpy()
-        return array
-
     def _fill(self, answer: npt.NDArray[np.generic], masks: npt.NDArray[np.uint8]) -> None:
         declared, labels = self._declaration.output_channels, self._declaration.labels
         on_slices = answer.transpose(0, 3, 2, 1)
@@ -229,6 +241,36 @@ class Pipeline:
             masks[...] = planes
         else:
             raise OutputError("more labels overlap than the node keeps apart")
+
+
+def _on_source(done: object, image: MetaTensor, source: _Grid) -> npt.NDArray[np.generic]:
+    """The answer on the source's voxels.
+
+    Args:
+        done: What postprocessing made.
+        image: What the network was given.
+        source: Of what preprocessing was given.
+
+    Returns:
+        Shape (channels, columns, rows, slices).
+
+    Raises:
+        OutputError: It is not certain where the answer lies.
+    """
+    if not isinstance(done, torch.Tensor):
+        raise OutputError(f"the answer is a {type(done).__name__}")
+    if done.ndim != len(source.shape) + 1:
+        raise OutputError(f"the answer has {done.ndim} dimensions, with channels")
+    if not isinstance(done, MetaTensor):
+        # Without a grid of its own it can only be on the one that the network saw.
+        if tuple(done.shape[1:]) != source.shape or not source.is_of(image):
+            raise OutputError("the answer is on another grid, and does not say which")
+        return done.numpy()
+    if not source.is_of(done):
+        resample = SpatialResample(mode="nearest", padding_mode="zeros")
+        done = resample(done, dst_affine=source.affine, spatial_size=source.shape)
+    array: npt.NDArray[np.generic] = torch.as_tensor(done).numpy()
+    return array
 
 
 def _without(value: Any, dropped: frozenset[str], removed: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - JSON

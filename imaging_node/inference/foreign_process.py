@@ -2,7 +2,8 @@
 
 It is started by `foreign_runner` for one answer. The libraries are loaded first; then the process
 gives up the network, other programs, writing, and reading anything but the bundle and Python; only
-then is anything of the bundle evaluated. Voxels come and go through memory that it is handed.
+then does it start threads, and only then is anything of the bundle evaluated. Voxels come and go
+through memory that it is handed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ PROCESS_TITLE: Final = "imaging-node: foreign model"
 MESSAGE_BYTES: Final = 65536
 """Longest message either way."""
 
+REFUSALS: Final = {
+    "files": "a file was changed, added or removed since it was installed; add it again",
+    "trust": "it was trusted with another hash; add it again",
+}
+"""What the process may say before it runs anything of the bundle, and what the node says then."""
+
 _LONGEST_DETAIL: Final = 400
 _CPU_MARGIN_S: Final = 5
 _PAGE_BYTES: Final = resource.getpagesize()
@@ -64,24 +71,28 @@ def main(*, parent_pid: int, link: int, voxels: int, masks: int) -> None:
 def _answer(request: dict[str, Any], voxels: int, masks: int) -> dict[str, Any]:
     try:
         bundle = load_foreign(Path(request["directory"]))
-    except BundleError as error:
-        return {"refused": str(error)[:_LONGEST_DETAIL]}
+    except BundleError:
+        return {"refused": "files"}
     if bundle.trust_hash != request["trust_hash"]:
-        return {"refused": "it was trusted with another hash"}
+        return {"refused": "trust"}
+    # The declaration is the node's: the hash that was trusted says nothing of it.
+    if bundle.identity.digest != request["digest"]:
+        return {"refused": "files"}
     # The libraries are ours and may still do as they like; what follows may not.
     from imaging_node.inference import foreign_pipeline  # noqa: PLC0415 - torch and MONAI
 
-    foreign_pipeline.prepare(threads=request["threads"])
+    foreign_pipeline.prepare()
     image = _mapped(voxels, np.float32, request["shape"], mmap.PROT_READ)
     labels = _mapped(masks, np.uint8, request["masks_shape"], mmap.PROT_READ | mmap.PROT_WRITE)
     _confine(bundle.directory, request)
+    foreign_pipeline.use_threads(request["threads"])
     pipeline = foreign_pipeline.Pipeline(bundle)
     try:
         scores = pipeline.run(image, np.array(request["affine"]), labels)
     except Exception as error:  # noqa: BLE001 - the top of a process, and code from anywhere
         return {
             "failed": pipeline.step,
-            "error": type(error).__name__[:60],
+            "error": type(error).__name__,
             "detail": _chain(error)[:_LONGEST_DETAIL],
         }
     return {"done": True, "scores": scores}

@@ -6,12 +6,12 @@ process says is held against what the bundle declares, after the process was end
 
 from __future__ import annotations
 
+import builtins
 import fcntl
 import json
 import math
 import mmap
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -28,7 +28,7 @@ from imaging_node import confinement
 from imaging_node.domain.errors import BundleError, NotAnalysedError, TemporaryError
 from imaging_node.domain.finding import NotAnalysedReason
 from imaging_node.domain.foreign_result import ForeignTask
-from imaging_node.inference.foreign_process import MESSAGE_BYTES
+from imaging_node.inference.foreign_process import MESSAGE_BYTES, REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,13 @@ _PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 _STEPS: Final = frozenset(
     ("configuration", "weights", "preprocessing", "inference", "postprocessing", "output")
 )
-_ERROR_NAME: Final = re.compile(r"[A-Za-z_]\w{0,59}")
+_ERROR_NAMES: Final = frozenset(
+    name
+    for name, each in vars(builtins).items()
+    if isinstance(each, type) and issubclass(each, BaseException)
+) | {"OutputError", "OutOfMemoryError"}
 _MOST_VOXELS: Final = 2**31
+_VOXEL_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +59,8 @@ class ForeignLimits:
 
     Attributes:
         time_limit_s: From the start of the process to its answer, imports included.
-        memory_limit_bytes: Above what the libraries take.
+        memory_limit_bytes: Of the process above what the libraries take; and of the node for what
+            it hands over and takes back.
         threads: That torch computes with.
     """
 
@@ -113,9 +119,18 @@ def run_foreign(
     count = len(bundle.declaration.labels)
     planes = count if is_segmentation and count <= MOST_OVERLAPPING else 1
     masks_shape = (planes, *voxels.shape) if is_segmentation else (1, 1, 1, 1)
+    # What the node itself holds meanwhile: voxels and their copy for the process, labels and what
+    # becomes of them.
+    needed_bytes = voxels.size * (2 * _VOXEL_BYTES + 2 * planes)
+    if needed_bytes > limits.memory_limit_bytes:
+        raise NotAnalysedError(
+            f"the volume needs {needed_bytes // 2**20} MiB beside its process, more than it may",
+            reason=NotAnalysedReason.TOO_MANY,
+        )
     request = {
         "directory": str(bundle.directory.absolute()),
         "trust_hash": trust_code,
+        "digest": bundle.identity.digest,
         "shape": voxels.shape,
         "affine": affine.tolist(),
         "masks_shape": masks_shape,
@@ -124,8 +139,8 @@ def run_foreign(
         "cpu_s": limits.time_limit_s * limits.threads,
     }
     with ExitStack() as closing:
-        given = _memory("voxels", voxels.nbytes, closing)
-        _write(given, np.ascontiguousarray(voxels, np.float32))
+        given = _memory("voxels", voxels.size * _VOXEL_BYTES, closing)
+        _write(given, voxels)
         filled = _memory("masks", math.prod(masks_shape), closing)
         message = _exchange(request, (given, filled), limits)
         # The process has ended: nobody writes to the memory any more.
@@ -144,7 +159,7 @@ def _exchange(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            process = _start((theirs.fileno(), *memories), limits.threads)
+            process = _start((theirs.fileno(), *memories))
         try:
             ours.settimeout(max(0.001, deadline - time.monotonic()))
             with suppress(BrokenPipeError):  # it ended already, which the answer shows
@@ -169,7 +184,7 @@ def _exchange(
     return message
 
 
-def _start(descriptors: tuple[int, int, int], threads: int) -> subprocess.Popen[bytes]:
+def _start(descriptors: tuple[int, int, int]) -> subprocess.Popen[bytes]:
     link, given, filled = descriptors
     code = (
         f"import sys; sys.path.insert(0, {str(_PACKAGE_PARENT)!r})\n"
@@ -181,7 +196,8 @@ def _start(descriptors: tuple[int, int, int], threads: int) -> subprocess.Popen[
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
         "LANG": "C.UTF-8",
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+        # No thread before the process is confined: it starts its own afterwards.
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     }
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -212,14 +228,17 @@ def _memory(name: str, size_bytes: int, closing: ExitStack) -> int:
     return descriptor
 
 
-def _write(descriptor: int, values: npt.NDArray[np.float32]) -> None:
-    with mmap.mmap(descriptor, values.nbytes) as mapping:
-        mapping.write(values.tobytes())
+def _write(descriptor: int, values: FloatVolume) -> None:
+    with mmap.mmap(descriptor, values.size * _VOXEL_BYTES) as mapping:
+        target = np.frombuffer(mapping, np.float32).reshape(values.shape)
+        target[...] = values
+        del target  # a mapping that is looked at cannot be closed
 
 
 def _read(descriptor: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    with mmap.mmap(descriptor, math.prod(shape), prot=mmap.PROT_READ) as mapping:
-        return np.frombuffer(mapping, np.uint8).reshape(shape).copy()
+    """The memory itself, read-only; it goes with the last array over it."""
+    mapping = mmap.mmap(descriptor, math.prod(shape), prot=mmap.PROT_READ)
+    return np.frombuffer(mapping, np.uint8).reshape(shape)
 
 
 def _require_answer(
@@ -227,16 +246,18 @@ def _require_answer(
 ) -> None:
     if message.get("done") is True:
         return
-    if "refused" in message:
-        # Said before any code of the bundle ran.
-        raise BundleError(str(message["refused"]))
+    # Code of the bundle can write to the socket, too: none of its words becomes the node's.
+    refusal = message.get("refused")
+    if isinstance(refusal, str) and refusal in REFUSALS:
+        raise BundleError(f"bundle {bundle.identity.name}: {REFUSALS[refusal]}")
     step, name = message.get("failed"), message.get("error")
-    if step not in _STEPS or not isinstance(name, str) or not _ERROR_NAME.fullmatch(name):
+    if not isinstance(step, str) or step not in _STEPS or not isinstance(name, str):
         raise _ended()
     if explain is not None:
-        explain(f"{step}: {name}: {message.get('detail')}")
+        explain(f"{step}: {name[:60]}: {message.get('detail')}")
     raise NotAnalysedError(
-        f"bundle {bundle.identity.name} failed in its {step} ({name})",
+        f"bundle {bundle.identity.name} failed in its {step}"
+        f" ({name if name in _ERROR_NAMES else 'an error of its own'})",
         reason=(NotAnalysedReason.MODEL_OUTPUT if step == "output" else NotAnalysedReason.SOFTWARE),
     )
 

@@ -19,7 +19,7 @@ from imaging_node.domain.errors import BundleError
 from imaging_node.flow.dry_run import DryRun, would_take
 from imaging_node.inference.bundle import METADATA_NAME, VERSION_MARK, load_bundle
 from imaging_node.inference.bundle_files import read_json
-from imaging_node.inference.foreign_bundle import install_foreign
+from imaging_node.inference.foreign_bundle import install_foreign, is_foreign
 from imaging_node.inference.foreign_declaration import SiteChoices
 from imaging_node.inference.trust import trusted_keys
 from imaging_node.inference.unpacking import unpack
@@ -31,7 +31,7 @@ from imaging_node.node.installed import (
     installed_bundles,
     model_settings,
 )
-from imaging_node.node.model_changes import note_added
+from imaging_node.node.model_changes import audited_changes, note_added
 from imaging_node.node.models import verify_place
 from imaging_node.node.wiring import now
 
@@ -88,7 +88,8 @@ def add_bundle(
             and what code there is.
         BundleError: It is not taken; nothing is left of it.
         SettingsError: The site's settings for its name do not fit it.
-        StorageError: It could not be recorded.
+        StorageError: It could not be recorded, and nothing is left of it; or it is taken, and the
+            audit log did not take that.
     """
     with _incoming(settings) as incoming:
         folder = source.absolute()
@@ -200,21 +201,23 @@ def _move_in(
     reason: str,
     trusted_code: str = "",
 ) -> InstalledBundle:
-    """Put a checked bundle in its place, and record it, or neither."""
+    """Put a checked bundle in its place, and record it, or neither; then tell the auditor."""
     folder = added_directory(settings)
     _make_durable(tried.directory)
     place = replace(tried, directory=folder / tried.bundle)
-    tried.directory.rename(place.directory)
-    is_recorded = False
-    try:
-        note_added(
-            settings, database, place, digest=digest, reason=reason, trusted_code=trusted_code
-        )
-        is_recorded = True
-    finally:
-        if not is_recorded:
-            shutil.rmtree(place.directory)
-    _fsync(folder)
+    with audited_changes(settings) as tell:
+        tried.directory.rename(place.directory)
+        is_recorded = False
+        try:
+            changes = note_added(
+                database, place, digest=digest, reason=reason, trusted_code=trusted_code
+            )
+            is_recorded = True
+        finally:
+            if not is_recorded:
+                shutil.rmtree(place.directory)
+        _fsync(folder)
+        tell(changes)
     return place
 
 
@@ -233,6 +236,12 @@ def _name_for(source: Path, unpacked: Path, settings: Settings) -> str:
     bundle = f"{name}{VERSION_MARK}{version}"
     installed = installed_bundles(settings)
     same = installed.get(name)
+    if same is not None and is_foreign(same.directory):
+        raise _refused(
+            source,
+            f"there is a foreign bundle {name!r} already; remove that one, and add it again under"
+            " another `name` in the file of --site",
+        )
     if bundle in installed or (same is not None and declared(same.directory)[0] == version):
         raise _refused(
             source, f"{bundle} is installed already; a changed bundle needs another version"

@@ -157,10 +157,15 @@ def effective_rows(
     """The state of every bundle that is installed, named by the settings, or decided about.
 
     A decision counts. Without one a bundle that the settings name is what it says of itself,
-    primary as a rule, unless another of its name is primary; any other is retired.
+    primary as a rule, unless another of its name is primary; any other is retired. So is one that
+    was added: `models add` ended before it was recorded, and nobody decided anything.
     """
     decided = {row.bundle: row for row in decisions.rows}
-    taken = {row.name for row in decisions.rows if row.state is ModelState.PRIMARY}
+    taken = {
+        row.name
+        for row in decisions.rows
+        if row.state is ModelState.PRIMARY and not row.trusted_code
+    }
     named = [model.name for model in settings.models]
     order = {bundle: place for place, bundle in enumerate(named)}
     bundles = sorted(
@@ -180,10 +185,11 @@ def _undecided(
     bundle: str, named: list[str], taken: set[str], installed: Mapping[str, InstalledBundle]
 ) -> ModelRow:
     state = ModelState.RETIRED
-    if bundle in named:
+    place = installed.get(bundle)
+    if bundle in named and not (place is not None and place.is_added):
         state = ModelState.PRIMARY
-        if bundle in installed:
-            _, state = declared(installed[bundle].directory)
+        if place is not None:
+            _, state = declared(place.directory)
         if state is ModelState.PRIMARY and name_of(bundle) in taken:
             state = ModelState.RETIRED
     return ModelRow(

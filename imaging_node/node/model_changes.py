@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from imaging_node.domain.errors import SettingsError
 from imaging_node.domain.model_state import (
     ModelAction,
     ModelChange,
@@ -17,7 +19,7 @@ from imaging_node.domain.model_state import (
     shadowed,
 )
 from imaging_node.inference.bundle_files import MANIFEST_NAME, digest_of_manifest
-from imaging_node.node.configuration_audit import acting_user, audit_configuration
+from imaging_node.node.configuration_audit import acting_user, audited_configuration
 from imaging_node.node.installed import (
     InstalledBundle,
     effective_rows,
@@ -30,7 +32,7 @@ from imaging_node.node.wiring import now
 from imaging_node.store.model_states import read_decisions, record_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imaging_node.flow.lineup import Lineup
     from imaging_node.settings import Settings
@@ -51,7 +53,8 @@ def promote_model(
     Raises:
         BundleError: It is not what was signed or added, or answers its golden cases wrongly.
         UnknownRecordError: There is no such bundle, or it is what is asked for already.
-        StorageError: Somebody else changed models at the same moment.
+        StorageError: Somebody else changed models at the same moment, the audit log cannot be
+            opened, and nothing was changed; or the change is made, and could not be audited.
     """
     bundle = find_bundle(installed_bundles(settings), said).bundle
     return _change(
@@ -124,7 +127,9 @@ def stop_model(
 def demote_model(
     settings: Settings, database: Database, lineup: Lineup, name: str, digest: str, reason: str
 ) -> bool:
-    """Move what answers under a name to shadow, as the stop rule decided.
+    """Move all that answers under a name to shadow, as the stop rule decided.
+
+    Versions with the same networks have one digest: a primary and its canary may both answer.
 
     Args:
         lineup: Of the process that watched it.
@@ -142,8 +147,10 @@ def demote_model(
         if each.state.may_answer
         and (each.name, each.model.bundle.identity.digest) == (name, digest)
     ]
-    return any(
-        stop_model(
+    changes = [
+        change
+        for bundle in answering
+        for change in stop_model(
             settings,
             database,
             bundle,
@@ -151,8 +158,8 @@ def demote_model(
             reason=reason,
             changed_by="stop rule",
         )
-        for bundle in answering
-    )
+    ]
+    return bool(changes)
 
 
 def remove_model(
@@ -164,6 +171,7 @@ def remove_model(
 
     Raises:
         UnknownRecordError: There is no such bundle, or something needs it.
+        SettingsError: The settings name it: the node would not start without it.
     """
     installed = installed_bundles(settings)
     decisions = read_decisions(database)
@@ -175,16 +183,23 @@ def remove_model(
     if place is not None and not place.is_added:
         retired = [replace(row, state=ModelState.RETIRED)]
         return _change(settings, database, ModelAction.REMOVE, lambda _: retired, reason=reason)
+    if bundle in {each.name for each in settings.models}:
+        raise SettingsError(
+            f"cannot remove {bundle}: the settings name it under `models`, and the node would not"
+            " start without it; take it out there first"
+        )
     change = _describe(row, None, ModelAction.REMOVE, reason, acting_user(), installed)
-    record_changes(database, [change], [], removed=[bundle], revision=decisions.revision)
-    _audit(settings, [change])
-    if place is not None:
-        shutil.rmtree(place.directory)
+    with audited_changes(settings) as tell:
+        record_changes(database, [change], [], removed=[bundle], revision=decisions.revision)
+        try:
+            if place is not None:
+                shutil.rmtree(place.directory)
+        finally:
+            tell([change])
     return [change]
 
 
 def note_added(
-    settings: Settings,
     database: Database,
     place: InstalledBundle,
     *,
@@ -193,6 +208,8 @@ def note_added(
     trusted_code: str = "",
 ) -> list[ModelChange]:
     """Record a bundle whose files are in place: in shadow until somebody promotes it.
+
+    Who calls it tells the auditor, once what was recorded is not taken back any more.
 
     Args:
         trusted_code: Hash of the foreign bundle that whoever runs this answers for.
@@ -218,7 +235,6 @@ def note_added(
         reason = f"code {trusted_code} trusted; {reason}"
     change = _describe(None, row, ModelAction.ADD, reason, acting_user(), installed)
     record_changes(database, [change], [row], revision=decisions.revision)
-    _audit(settings, [change])
     return [change]
 
 
@@ -248,8 +264,9 @@ def _change(
     who = changed_by or acting_user()
     changes = [_describe(rows[row.bundle], row, action, reason, who, installed) for row in wanted]
     if changes:
-        record_changes(database, changes, wanted, revision=decisions.revision)
-        _audit(settings, changes)
+        with audited_changes(settings) as tell:
+            record_changes(database, changes, wanted, revision=decisions.revision)
+            tell(changes)
     return changes
 
 
@@ -283,10 +300,13 @@ def _digest_of(place: InstalledBundle | None) -> str:
         return ""
 
 
-def _audit(settings: Settings, changes: Sequence[ModelChange]) -> None:
-    audit_configuration(
-        settings, "models", [(each.changed_at, each.changed_by, _words(each)) for each in changes]
-    )
+@contextmanager
+def audited_changes(settings: Settings) -> Iterator[Callable[[Sequence[ModelChange]], None]]:
+    """`audited_configuration` for changes of models."""
+    with audited_configuration(settings, "models") as tell:
+        yield lambda changes: tell(
+            (each.changed_at, each.changed_by, _words(each)) for each in changes
+        )
 
 
 def _words(change: ModelChange) -> str:

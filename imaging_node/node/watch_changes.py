@@ -1,4 +1,4 @@
-"""What an operator decides about watching: done, then audited with whoever did it."""
+"""What an operator decides about watching: done and audited with whoever did it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from imaging_node.flow.label_import import ImportOutcome, import_labels
 from imaging_node.flow.watching import accept_stream, return_to_bundle
-from imaging_node.node.configuration_audit import acting_user, audit_configuration
+from imaging_node.node.configuration_audit import acting_user, audited_configuration
 from imaging_node.node.wiring import now
 
 if TYPE_CHECKING:
@@ -25,9 +25,13 @@ def accept_newest(settings: Settings, database: Database, model: str) -> int:
         UnknownRecordError, StorageError: As `accept_stream`.
     """
     studies = settings.watching.reference_studies
-    accepted = accept_stream(database, model, studies=studies, now=now())
-    _audit(settings, f"model {model} {accepted.model_digest[:23]} watched: alarms ended, compared"
-           f" with its newest {studies} studies from now on")  # fmt: skip
+    with audited_configuration(settings, _ROLE) as tell:
+        accepted = accept_stream(database, model, studies=studies, now=now())
+        words = (
+            f"model {model} {accepted.model_digest[:23]} watched: alarms ended, compared with its"
+            f" newest {studies} studies from now on"
+        )
+        tell([(now(), acting_user(), words)])
     return studies
 
 
@@ -37,17 +41,19 @@ def accept_bundles_reference(settings: Settings, database: Database, model: str)
     Raises:
         UnknownRecordError, StorageError: As `return_to_bundle`.
     """
-    watched = return_to_bundle(database, model, now=now())
-    _audit(settings, f"model {model} {watched.model_digest[:23]} watched: alarms ended, compared"
-           " with its bundle's reference from now on")  # fmt: skip
+    with audited_configuration(settings, _ROLE) as tell:
+        watched = return_to_bundle(database, model, now=now())
+        words = (
+            f"model {model} {watched.model_digest[:23]} watched: alarms ended, compared with its"
+            " bundle's reference from now on"
+        )
+        tell([(now(), acting_user(), words)])
 
 
 def take_labels(settings: Settings, database: Database, path: Path) -> ImportOutcome:
     """Import final labels; raises as `import_labels`."""
-    outcome = import_labels(database, path, now=now())
-    _audit(settings, f"final labels imported: {outcome.lines} labels, {outcome.news} of them news")
+    with audited_configuration(settings, _ROLE) as tell:
+        outcome = import_labels(database, path, now=now())
+        words = f"final labels imported: {outcome.lines} labels, {outcome.news} of them news"
+        tell([(now(), acting_user(), words)])
     return outcome
-
-
-def _audit(settings: Settings, words: str) -> None:
-    audit_configuration(settings, _ROLE, [(now(), acting_user(), words)])

@@ -67,7 +67,7 @@ ATTEMPTS = {
 }
 # Before the filter: what attempts name.
 PREPARED = """
-import ctypes, fcntl, os, platform, resource, socket, sys, threading
+import ctypes, fcntl, os, platform, resource, socket, sys, threading, time
 from imaging_node.confinement import refuse_system_calls
 machine, library = platform.machine(), ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
@@ -79,10 +79,10 @@ refuse_system_calls()
 """
 
 
-def _run_confined(code: str, victim: Path) -> int:
+def _run_confined(code: str, victim: Path, *, prepared: str = PREPARED) -> int:
     """How Python ended that was confined."""
     return subprocess.run(
-        [sys.executable, "-c", PREPARED + code, str(victim)],
+        [sys.executable, "-c", prepared + code, str(victim)],
         cwd=victim.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
@@ -160,3 +160,22 @@ def test_memory_is_released_when_the_last_view_is_dropped() -> None:
     assert not released
     del view
     assert released == [memory]
+
+
+def test_threads_that_run_already_are_bound_as_well(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"spooled")
+    code = """
+def attempt():
+    ready.set()
+    confined.wait()
+    try:
+        socket.socket(socket.AF_INET)
+    except PermissionError:
+        os._exit(7)
+    os._exit(0)
+"""
+    before = "ready, confined = threading.Event(), threading.Event()\n" + code
+    before += "threading.Thread(target=attempt).start()\nready.wait()\n"
+    prepared = PREPARED.replace("\nrefuse_system_calls()\n", f"\n{before}refuse_system_calls()\n")
+    assert _run_confined("confined.set()\ntime.sleep(60)", victim, prepared=prepared) == 7

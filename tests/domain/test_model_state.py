@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from imaging_node.domain.errors import UnknownRecordError
+from imaging_node.domain.errors import OperatorError, UnknownRecordError
 from imaging_node.domain.model_state import (
     ModelRow,
     ModelState,
@@ -16,6 +18,7 @@ from imaging_node.domain.model_state import (
     rolled_back,
     shadowed,
 )
+from tests.store.arriving import NOON
 from tests.store.model_records import model_row
 
 if TYPE_CHECKING:
@@ -93,6 +96,12 @@ def test_a_share_that_is_none_cannot_be_written(share: float) -> None:
         model_row(share=share)
 
 
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_a_share_that_is_none_makes_nobody_primary(share: float) -> None:
+    with pytest.raises(OperatorError, match="above 0 and up to 1"):
+        promoted(rows(old="primary", new="shadow"), NEW, share)
+
+
 def test_what_answers_or_would_be_brought_back_is_not_removed() -> None:
     before = rows(old="primary", new="canary", newest="shadow")
     for bundle in (OLD, NEW):
@@ -102,3 +111,40 @@ def test_what_answers_or_would_be_brought_back_is_not_removed() -> None:
     found = after(before, promoted(before, NEWEST, None))
     with pytest.raises(UnknownRecordError, match=f"a rollback of {NEWEST} would bring it back"):
         require_removable(found, OLD)
+
+
+def test_a_foreign_bundle_and_a_model_of_the_node_never_replace_each_other() -> None:
+    foreign = model_row("lungs", state=ModelState.PRIMARY, trusted_code="0" * 64)
+    former = model_row("lungs@1", state=ModelState.PRIMARY)
+    rows = [foreign, former, model_row("lungs@2", state=ModelState.SHADOW)]
+    found = after(rows, promoted(rows, "lungs@2", None))
+    assert states(found) == {"lungs": "primary", "lungs@1": "retired", "lungs@2": "primary"}
+    [foreign] = shadowed(found, "lungs")
+    assert states(promoted(after(found, [foreign]), "lungs", None)) == {"lungs": "primary"}
+    assert states(promoted(after(found, [foreign]), "lungs", 0.5)) == {"lungs": "canary"}
+
+
+def test_what_was_primary_is_brought_back_though_its_successor_was_taken_out_of_service() -> None:
+    found = rows(old="primary", new="shadow", newest="shadow")
+    found = after(found, promoted(found, NEW, None))
+    found = after(found, promoted(found, NEWEST, None))
+    found = after(found, shadowed(found, NEWEST))
+    with pytest.raises(UnknownRecordError, match=f"a rollback of {NEWEST} would bring it back"):
+        require_removable(found, NEW)
+    found = after(found, rolled_back(found, "chest"))
+    assert states(found) == {OLD: "retired", NEW: "primary", NEWEST: "shadow"}
+    found = after(found, shadowed(found, NEW))
+    found = after(found, rolled_back(found, "chest"))
+    assert states(found) == {OLD: "primary", NEW: "shadow", NEWEST: "shadow"}
+    assert require_removable(found, NEW).bundle == NEW
+    with pytest.raises(UnknownRecordError, match="no bundle of that name was primary before"):
+        rolled_back(after(found, shadowed(found, OLD)), "chest")
+
+
+def test_of_two_that_replaced_each_other_the_last_one_is_rolled_back() -> None:
+    found = rows(old="primary", new="shadow")
+    found = after(found, promoted(found, NEW, None))
+    found = after(found, promoted(found, OLD, None))
+    [shadow] = shadowed(found, OLD)
+    found = after(found, [replace(shadow, changed_at=NOON + timedelta(minutes=1))])
+    assert states(after(found, rolled_back(found, "chest"))) == {OLD: "shadow", NEW: "primary"}

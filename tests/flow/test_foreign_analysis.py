@@ -12,6 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from imaging_node.dicom.decoding import DecodingPool
+from imaging_node.domain.errors import IntegrityError
 from imaging_node.domain.finding import AnalysisStatus, NotAnalysedReason
 from imaging_node.domain.result_object import ObjectKind
 from imaging_node.flow.foreign_analysis import ForeignAnswer, ForeignModel, analyse_foreign
@@ -155,6 +156,20 @@ def test_a_series_with_a_missing_slice_is_not_analysed(tmp_path: Path, pool: Dec
     assert report.kind is ObjectKind.NOT_ANALYSED
     assert b"NOT ANALYSED" in report.payload
     assert b"a slice is missing" in report.payload
+
+
+def test_a_changed_patient_id_in_a_series_that_is_not_analysed_reaches_no_report(
+    tmp_path: Path, pool: DecodingPool
+) -> None:
+    paths = _without_one(ct_series(tmp_path / "ct", _planted()))
+    model = _model(threshold(tmp_path / "threshold"), tmp_path / "zoo")
+    study = read_study(paths)
+    for path in paths:
+        content = bytearray(path.read_bytes())
+        content[content.index(b"P-000042")] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="digest changed"):
+        analyse_foreign(study, model, pool, started_at=STARTED)
 
 
 def test_a_slice_that_cannot_be_decoded_leaves_the_series_not_analysed(

@@ -157,22 +157,6 @@ def test_a_study_that_kills_even_the_decline_ends_as_failed_and_visible(
     assert record(room, clock, uid).state is StudyState.FAILED
 
 
-def test_a_spooled_file_that_changed_is_never_scored(opened: ScoringRoom, clock: Clock) -> None:
-    room = replace(opened, clock=clock)
-    uid = accept(room, clock, film())
-    [image] = read_study(room.database, room.spool, uid).instances
-    content = bytearray(image.path.read_bytes())
-    content[-1] ^= 1
-    image.path.write_bytes(content)
-
-    score_study(claimed(room, clock), room)
-
-    study = record(room, clock, uid)
-    assert study.state is StudyState.FAILED
-    assert "digest changed" in study.reason
-    assert answers(room, uid) == []
-
-
 def test_a_spooled_file_that_cannot_be_read_is_tried_again_and_not_for_ever(
     opened: ScoringRoom, clock: Clock
 ) -> None:

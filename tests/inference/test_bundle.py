@@ -112,6 +112,20 @@ def test_damage_is_refused_in_one_line_that_names_bundle_and_file(
     assert word in sentence
 
 
+@pytest.mark.parametrize("key", ["space", "neighbours"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 0), (1, 3), (4, 4, 4)])
+def test_places_of_training_images_that_are_none_are_refused(
+    bundle_copy: Path, key: str, shape: tuple[int, ...]
+) -> None:
+    path = bundle_copy / "configs/metadata.json"
+    depths = json.loads(path.read_text())["imaging_node"]["familiarity"]["depths"]
+    [name, *_] = [each[key] for each in depths if each.get(key)]
+    np.save(bundle_copy / name, np.zeros(shape, np.float32))
+    sign_again(bundle_copy)
+    with pytest.raises(BundleError, match=f"{name}: is no "):
+        load_bundle(bundle_copy, TRUSTED)
+
+
 def test_a_pickle_is_refused_whatever_it_is_called_and_whoever_signed_it(bundle_copy: Path) -> None:
     (bundle_copy / "docs/notes.md").write_bytes(pickle.dumps({"harmless": True}))
     sign_again(bundle_copy)

@@ -56,7 +56,7 @@ def film() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 def test_grad_cam_is_the_exact_map_that_the_graphs_give(
     bundle: Bundle, twins: list[nn.Module]
 ) -> None:
-    found = explain(bundle, twins, film(), 0, "grad_cam")
+    found = explain(bundle, twins, film(), 0, ExplanationMethod.GRAD_CAM)
     with torch.inference_mode():
         maps = [twin(torch.from_numpy(film()[np.newaxis]))[1][0, 0].numpy() for twin in twins]
     weights = [member.weight for member in bundle.members]
@@ -66,7 +66,7 @@ def test_grad_cam_is_the_exact_map_that_the_graphs_give(
 def test_integrated_gradients_add_up_to_the_difference_from_the_black_film(
     bundle: Bundle, twins: list[nn.Module]
 ) -> None:
-    found = explain(bundle, twins, film(), 0, "integrated_gradients")
+    found = explain(bundle, twins, film(), 0, ExplanationMethod.INTEGRATED_GRADIENTS)
     assert found.baseline_logit is not None
     assert found.incompleteness is not None
     assert found.incompleteness < 0.1 * abs(found.logit - found.baseline_logit) + 0.02

@@ -8,20 +8,26 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
-from imaging_node.domain.errors import BundleError, UnknownRecordError
+from imaging_node.cli.app import app
+from imaging_node.domain.errors import BundleError, SettingsError, StorageError, UnknownRecordError
 from imaging_node.domain.model_state import ModelState
+from imaging_node.flow.lineup import Lineup
 from imaging_node.flow.shadowing import bundle_of_owner, shadow_owner
 from imaging_node.inference.bundle import default_bundle_directory
 from imaging_node.inference.bundle_files import digest_of_manifest
 from imaging_node.node.admission import add_bundle
 from imaging_node.node.installed import effective_rows, installed_bundles
 from imaging_node.node.model_changes import (
+    demote_model,
     promote_model,
     remove_model,
     roll_back_model,
     stop_model,
 )
+from imaging_node.node.models import ModelLoader
+from imaging_node.node.serving import serve_models
 from imaging_node.node.wiring import open_state
 from imaging_node.settings import Settings
 from imaging_node.store.model_states import list_changes, read_decisions
@@ -157,6 +163,104 @@ def test_another_bundle_in_the_place_of_the_added_one_is_refused_though_it_is_si
     with pytest.raises(BundleError, match="not the one that was added"):
         promote_model(settings, database, BUNDLE, share=None, reason="")
     database.close()
+
+
+def test_a_bundle_whose_adding_was_cut_short_answers_nobody_though_the_settings_name_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Its folder is in place, and the process ended before anything was recorded."""
+    added = settings.state_directory / "models" / BUNDLE
+    added.parent.mkdir(parents=True)
+    make_version(tmp_path / "made", "9.0.0").rename(added)
+    named = settings.model_copy(
+        update={"models": Settings.model_validate({"models": [BUNDLE]}).models}
+    )
+    assert states(named)[BUNDLE] is ModelState.RETIRED
+
+
+def test_a_bundle_that_the_settings_name_is_not_removed(settings: Settings, tmp_path: Path) -> None:
+    add(settings, make_version(tmp_path / "made", "9.0.0"))
+    named = settings.model_copy(
+        update={"models": Settings.model_validate({"models": [NAME, BUNDLE]}).models}
+    )
+    database, _, _ = open_state(settings)
+    with pytest.raises(SettingsError, match="the settings name it under `models`"):
+        remove_model(named, database, BUNDLE, reason="")
+    assert states(named)[BUNDLE] is ModelState.SHADOW
+    remove_model(settings, database, BUNDLE, reason="")
+    database.close()
+
+
+def test_without_an_audit_log_no_model_is_changed(settings: Settings, tmp_path: Path) -> None:
+    database, spool, _ = open_state(settings)
+    add(settings, make_version(tmp_path / "made", "9.0.0"))
+    audit = settings.state_directory / "audit"
+    shutil.rmtree(audit)
+    audit.write_text("no folder")
+    with pytest.raises(StorageError, match="cannot use the state directory"):
+        promote_model(settings, database, BUNDLE, share=None, reason="")
+    with pytest.raises(StorageError, match="cannot use the state directory"):
+        remove_model(settings, database, BUNDLE, reason="")
+    other = make_version(tmp_path / "made", "9.0.1")
+    with pytest.raises(StorageError, match="cannot use the state directory"):
+        add_bundle(other, settings, database, spool, reason="")
+    assert states(settings) == {NAME: ModelState.PRIMARY, BUNDLE: ModelState.SHADOW}
+    assert [each.name for each in (settings.state_directory / "models").iterdir()] == [BUNDLE]
+    assert len(list_changes(database)) == 1
+    database.close()
+
+
+def test_a_change_that_the_audit_log_did_not_take_is_said_to_be_made_and_is(
+    settings: Settings, tmp_path: Path
+) -> None:
+    database, spool, _ = open_state(settings)
+    # Where the next lines would go: they cannot be written, as on a full disk.
+    audit = settings.state_directory / "audit"
+    (audit / "audit-000000000000001.log").mkdir(parents=True)
+    made = make_version(tmp_path / "made", "9.0.0")
+    with pytest.raises(StorageError, match="changed, but not audited"):
+        add_bundle(made, settings, database, spool, reason="")
+    assert states(settings) == {NAME: ModelState.PRIMARY, BUNDLE: ModelState.SHADOW}
+    assert (settings.state_directory / "models" / BUNDLE / "manifest.json").is_file()
+    with pytest.raises(StorageError, match="changed, but not audited"):
+        remove_model(settings, database, BUNDLE, reason="")
+    assert states(settings) == {NAME: ModelState.PRIMARY}
+    assert not (settings.state_directory / "models" / BUNDLE).exists()
+    database.close()
+
+
+def test_the_stop_rule_takes_out_every_version_with_the_networks_that_it_judged(
+    settings: Settings, tmp_path: Path
+) -> None:
+    add(settings, make_version(tmp_path / "made", "9.0.0"))
+    database, _, _ = open_state(settings)
+    promote_model(settings, database, BUNDLE, share=0.5, reason="")
+    loader = ModelLoader(settings)
+    serving, _ = serve_models(settings, read_decisions(database), loader)
+    loader.close()
+    [digest] = {each.model.bundle.identity.digest for each in serving}
+    assert demote_model(settings, database, Lineup(serving), NAME, digest, "often wrong")
+    assert states(settings) == {NAME: ModelState.SHADOW, BUNDLE: ModelState.SHADOW}
+    assert not demote_model(settings, database, Lineup(serving), NAME, digest, "often wrong")
+    database.close()
+
+
+def test_verify_checks_what_comes_after_a_refused_bundle_and_fails_all_the_same(
+    tmp_path: Path,
+) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(default_bundle_directory() / NAME, zoo / NAME)
+    for name in ("a_broken_one", "another"):
+        (zoo / name / "configs").mkdir(parents=True)
+        (zoo / name / "configs" / "metadata.json").write_text("{}")
+    config = tmp_path / "node.yaml"
+    config.write_text(f"state_directory: {tmp_path / 'state'}\nmodel_directory: {zoo}\n")
+    done = CliRunner().invoke(app, ["models", "verify", "--config", str(config)])
+    said = {line.partition(":")[0]: line for line in done.output.splitlines()}
+    assert isinstance(done.exception, BundleError)
+    assert "golden cases answered" in said[NAME]
+    assert "refused: bundle a_broken_one" in said["a_broken_one"]
+    assert "refused: bundle another" in said["another"]
 
 
 def test_the_node_itself_can_take_a_model_out_and_the_change_says_who(

@@ -28,7 +28,11 @@ from imaging_node.node.serving import LOADED
 from imaging_node.node.wiring import open_state
 from imaging_node.settings import Settings
 from imaging_node.store.model_states import list_changes, read_decisions
+from imaging_node.store.spool import Spool
 from tests.inference.zoo_bundles import threshold
+from tests.integration.other_version import NAME as SIGNED
+from tests.integration.other_version import make_version
+from tests.signing import write_test_key
 from tests.store.auditing import read_all
 
 if TYPE_CHECKING:
@@ -125,7 +129,7 @@ def test_the_grant_is_kept_audited_and_goes_with_every_state(
 
 
 def test_files_changed_since_are_neither_promoted_nor_served_whoever_hashed_them_again(
-    source: Path, settings: Settings, tmp_path: Path
+    source: Path, settings: Settings, database: Database, tmp_path: Path
 ) -> None:
     add(source, settings)
     installed = settings.state_directory / "models" / NAME
@@ -159,6 +163,27 @@ def test_it_never_takes_the_place_of_a_model_of_the_node(
     with pytest.raises(BundleError, match="there is a bundle 'bones' already"):
         add(source, settings)
     assert [row.bundle for row in read_decisions(database).rows] == [NAME]
+
+
+def test_a_model_of_the_node_is_not_added_under_the_name_of_a_foreign_one(
+    source: Path, settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    none = tmp_path / "none"
+    none.mkdir()
+    empty = settings.model_copy(
+        update={"model_directory": none, "model_keys": (write_test_key(tmp_path),)}
+    )
+    trust_code = add(source, empty, SiteChoices(name=SIGNED))
+    with pytest.raises(BundleError, match=f"there is a foreign bundle '{SIGNED}' already"):
+        add_bundle(
+            make_version(tmp_path / "made", "9.0.0"),
+            empty,
+            database,
+            Spool(tmp_path / "spool", min_free_bytes=0),
+            reason="",
+        )
+    [row] = read_decisions(database).rows
+    assert (row.bundle, row.trusted_code) == (SIGNED, trust_code)
 
 
 def test_files_that_merely_lie_there_are_granted_nothing(
