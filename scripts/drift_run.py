@@ -5,9 +5,10 @@
 Observations are written to a node's database as the score role does, and judged by what the score
 role calls: rows in, alarms out. Simulated streams follow known laws; where the public radiographs
 are present, their training and validation images are scored by the shipped bundle and changed for
-real. A change is planted after 1,000 stable studies. Delays are in studies, of all studies
-together; "first alarm" names the quantity and statistic that came first. Changes called small show
-where the promise ends: they may be noticed later, or not within the studies that are watched.
+real, and compared with images apart, or with the reference that the bundle brings. A change is
+planted after 1,000 stable studies. Delays are in studies, of all studies together; "first alarm"
+names the quantity and statistic that came first. Changes called small show where the promise ends:
+they may be noticed later, or not within the studies that are watched.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
-from drift_scenes import DEFAULT_DATA, NOW, radiographs, simulated
+from drift_scenes import DEFAULT_DATA, NOW, radiographs, shipped, simulated
 
 from imaging_node.flow.watching import WatchingRoom, watch_models
-from imaging_node.inference.reference import build_reference
 from imaging_node.store.database import open_database
 from imaging_node.store.observations import record_observations
 from imaging_node.store.watches import list_alarms
@@ -45,7 +45,7 @@ STABLE_STUDIES = 1000
 WATCHED_AFTER = 400
 PROMISED_WITHIN = 200
 SMALL = "(small)"
-SCENES = ("simulated", "radiographs")
+SCENES = ("simulated", "radiographs", "shipped")
 _IN_ONE_TRANSACTION = 500
 
 
@@ -94,7 +94,7 @@ class Node:
 
 def false_alarms(scene: Scene, studies: int, seed: int, *, has_reference: bool) -> int:
     """Alarms over an exchangeable stream."""
-    reference = build_reference(scene.reference) if has_reference else None
+    reference = scene.reference if has_reference else None
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Path(folder), reference)
         node.take(studies, scene.stable, np.random.default_rng([seed, 2]))
@@ -107,7 +107,7 @@ def false_alarms(scene: Scene, studies: int, seed: int, *, has_reference: bool) 
 
 def delay(scene: Scene, shift: str, seed: int, *, has_reference: bool) -> tuple[float, str]:
     """Studies until the first alarm over all studies, and which it was; infinite: none came."""
-    reference = build_reference(scene.reference) if has_reference else None
+    reference = scene.reference if has_reference else None
     random = np.random.default_rng([seed, 3])
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Path(folder), reference)
@@ -135,12 +135,15 @@ def main() -> int:
         return _run(options.studies, options.seeds, options.data, options.scene or SCENES)
 
 
-def _run(studies: int, seeds: int, data: Path, wanted: Sequence[str]) -> int:
+def _scenes(data: Path, wanted: Sequence[str]) -> list[Callable[[int], Scene]]:
+    """By seed; a scene of public images is the same for every seed."""
     scenes: list[Callable[[int], Scene]] = []
     if "simulated" in wanted:
         scenes.append(lambda seed: simulated(seed, REFERENCE_IMAGES))
-    has_radiographs = (data / "chest_radiographs" / "index.csv").is_file()
-    if "radiographs" in wanted and has_radiographs:
+    if not (data / "chest_radiographs" / "index.csv").is_file():
+        print("no public radiographs here: only what is simulated")
+        return scenes
+    if "radiographs" in wanted:
         scored = radiographs(
             data,
             reference_images=RADIOGRAPH_REFERENCE,
@@ -148,8 +151,14 @@ def _run(studies: int, seeds: int, data: Path, wanted: Sequence[str]) -> int:
             shifted=RADIOGRAPHS_SHIFTED,
         )
         scenes.append(lambda _: scored)
-    elif "radiographs" in wanted:
-        print("no public radiographs here")
+    if "shipped" in wanted:
+        brought = shipped(data, shifted=RADIOGRAPHS_SHIFTED)
+        scenes.append(lambda _: brought)
+    return scenes
+
+
+def _run(studies: int, seeds: int, data: Path, wanted: Sequence[str]) -> int:
+    scenes = _scenes(data, wanted)
     is_kept = True
     print("| stream | reference | planted change | delay (median, worst) | first alarm |")
     print("|---|---|---|---|---|")

@@ -19,8 +19,10 @@ from imaging_node.domain.image import DecodedImage
 from imaging_node.domain.observation import SCORED, ImageObservation
 from imaging_node.domain.study import ImageInstance
 from imaging_node.flow.observing import observe_refused, observe_scored
+from imaging_node.inference.declaration import DeclaredMonitoring
 from imaging_node.inference.input_statistics import input_statistics
 from imaging_node.inference.lanes import ARCHIVE
+from imaging_node.inference.reference import build_reference
 from imaging_node.node.models import load_models
 from imaging_node.settings import Settings
 
@@ -44,13 +46,13 @@ class Scene:
     Attributes:
         name: For the table.
         stable: Draws an image of the stable stream.
-        reference: Images for the bundle's reference, apart from those of the stream.
+        reference: What the stream is compared with, where it is not with itself.
         shifts: Draws an image after a change, by the change's name.
     """
 
     name: str
     stable: Callable[[np.random.Generator], ImageObservation]
-    reference: Sequence[ImageObservation]
+    reference: DeclaredMonitoring
     shifts: dict[str, Callable[[np.random.Generator], ImageObservation]]
 
 
@@ -69,7 +71,10 @@ def simulated(seed: int, reference_images: int) -> Scene:
     }
     random = np.random.default_rng([seed, 1])
     return Scene(
-        "simulated", _simulated, [_simulated(random) for _ in range(reference_images)], draws
+        "simulated",
+        _simulated,
+        build_reference([_simulated(random) for _ in range(reference_images)]),
+        draws,
     )
 
 
@@ -143,36 +148,71 @@ def radiographs(data: Path, *, reference_images: int, pool: int, shifted: int) -
     patients = list({each["patient_id"]: each for each in rows}.values())
     shuffled.shuffle(patients)
     score = _Scoring(data, model)
-    reference = score(patients[:reference_images])
+    reference = build_reference(score(patients[:reference_images]))
     stream_rows = patients[reference_images : reference_images + pool]
     stable = score(stream_rows)
     ill = [each for row, each in zip(stream_rows, stable, strict=True) if row["Pneumonia"] == "1"]
     well = [each for row, each in zip(stream_rows, stable, strict=True) if row["Pneumonia"] != "1"]
-    some = stream_rows[:shifted]
-    adults = _rows(data, "nih")
-    noise = np.random.default_rng(11)
-
-    def noisy(image: FloatImage) -> FloatImage:
-        return np.clip(image + noise.normal(0, _NOISE, image.shape), 0, 1).astype(np.float32)
-
-    shifts = {
-        f"exposure: gamma {_GAMMA}": score(some, lambda image: image**_GAMMA),
-        "inverted greys": score(some, lambda image: 1 - image),
-        f"noise, sd {_NOISE}": score(some, noisy),
-        "another scanner and hospital (adults)": score(adults[:shifted]),
-    }
+    shifts = _changed(score, stream_rows[:shifted], _rows(data, "nih")[:shifted])
     model.scorer.close()
     prevalence = len(ill) / len(stable)
     return Scene(
         "radiographs",
         _drawn(stable),
         reference,
-        {name: _drawn(images) for name, images in shifts.items()}
+        shifts
         | {
             f"prevalence {prevalence:.2f} to 0.15": _mixed(ill, well, 0.15),
             f"prevalence {prevalence:.2f} to 0.3 (small)": _mixed(ill, well, 0.3),
         },
     )
+
+
+def shipped(data: Path, *, shifted: int) -> Scene:
+    """The reference that the shipped bundle brings, and a stream of what it was made of.
+
+    It holds one film of each patient of the calibration split, so the stream draws a patient, then
+    one of the patient's films.
+    """
+    model = load_models(Settings())[0]
+    reference = model.bundle.monitoring
+    if reference is None:
+        raise SystemExit("the shipped bundle brings no reference")
+    rows = [row for row in _rows(data, "kermany") if row["split"] == "val"]
+    score = _Scoring(data, model)
+    of_patients: dict[str, list[ImageObservation]] = {}
+    ill: list[ImageObservation] = []
+    well: list[ImageObservation] = []
+    for row, image in zip(rows, score(rows), strict=True):
+        of_patients.setdefault(row["patient_id"], []).append(image)
+        (ill if row["Pneumonia"] == "1" else well).append(image)
+    patients = list(of_patients.values())
+    standard_random.Random(7).shuffle(rows)  # noqa: S311 - no secret
+    shifts = _changed(score, rows[:shifted], _rows(data, "nih")[:shifted])
+    model.scorer.close()
+    return Scene(
+        "shipped reference",
+        lambda random: _pick(patients[int(random.integers(len(patients)))], random),
+        reference,
+        shifts | {"prevalence to 0.15": _mixed(ill, well, 0.15)},
+    )
+
+
+def _changed(
+    score: _Scoring, some: Sequence[dict[str, str]], adults: Sequence[dict[str, str]]
+) -> dict[str, Callable[[np.random.Generator], ImageObservation]]:
+    """Films as another exposure, another detector or another hospital would send them."""
+    noise = np.random.default_rng(11)
+
+    def noisy(image: FloatImage) -> FloatImage:
+        return np.clip(image + noise.normal(0, _NOISE, image.shape), 0, 1).astype(np.float32)
+
+    return {
+        f"exposure: gamma {_GAMMA}": _drawn(score(some, lambda image: image**_GAMMA)),
+        "inverted greys": _drawn(score(some, lambda image: 1 - image)),
+        f"noise, sd {_NOISE}": _drawn(score(some, noisy)),
+        "another scanner and hospital (adults)": _drawn(score(adults)),
+    }
 
 
 def _mixed(
