@@ -93,7 +93,7 @@ def disguised(tag: bytes) -> bytes:
     """A graph whose tensor names its file under another spelling of the field's tag."""
     tensor = external()
     tensor.ClearField("data_location")
-    plain = tensor.SerializeToString()
+    plain = bytes(tensor.SerializeToString())
     # external_data: field 13, with a length.
     assert plain.count(b"\x6a") == 1
     spelt = plain.replace(b"\x6a", tag)
@@ -117,7 +117,7 @@ def test_no_other_spelling_of_a_tag_hides_a_file(tag: bytes) -> None:
 def test_a_location_that_is_external_in_32_bits_is_external() -> None:
     tensor = external()
     tensor.ClearField("external_data")
-    plain = tensor.SerializeToString()
+    plain = bytes(tensor.SerializeToString())
     assert plain.endswith(b"\x70\x01")  # data_location: field 14
     spelt = plain[:-1] + b"\x81\x80\x80\x80\x10"
     made = b"\x2a" + bytes([len(spelt)]) + spelt
