@@ -135,16 +135,21 @@ def read_node_decisions(settings: Settings) -> ModelDecisions:
         database.close()
 
 
-def bundle_states(settings: Settings) -> list[tuple[ModelRow, InstalledBundle | None]]:
-    """Every bundle with its state and where it lies, for those who only look.
+def known_decisions(settings: Settings) -> ModelDecisions:
+    """What was decided, for those who only look.
 
     Without a database that can be read nothing was decided: what is wrong with it, the roles say
     when they start.
     """
     try:
-        decisions = read_node_decisions(settings)
+        return read_node_decisions(settings)
     except StorageError:
-        decisions = NO_DECISIONS
+        return NO_DECISIONS
+
+
+def bundle_states(settings: Settings) -> list[tuple[ModelRow, InstalledBundle | None]]:
+    """Every bundle with its state and where it lies, as `known_decisions` has it."""
+    decisions = known_decisions(settings)
     installed = installed_bundles(settings)
     return [
         (row, installed.get(row.bundle)) for row in effective_rows(settings, decisions, installed)

@@ -25,10 +25,10 @@ from imaging_node.node.installed import (
     bundle_directory,
     find_bundle,
     installed_bundles,
+    known_decisions,
     model_settings,
 )
 from imaging_node.node.serving import serve_models
-from imaging_node.store.model_states import NO_DECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -177,7 +177,7 @@ def require_findings(settings: Settings, models: Sequence[ServedModel]) -> None:
 def load_models(
     settings: Settings, counters: Counters | None = None, *, device_id: int | None = None
 ) -> tuple[ConfiguredModel, ...]:
-    """The bundles that the settings make primary, loaded; they share launches.
+    """The bundles that are primary by settings and decisions, loaded; they share launches.
 
     Raises:
         BundleError: A bundle is missing, damaged or answers its golden cases wrongly.
@@ -185,7 +185,9 @@ def load_models(
     """
     loader = ModelLoader(settings, counters, device_id=device_id)
     with closed_on_failure(loader):
-        models, _ = serve_models(settings, NO_DECISIONS, loader, states={ModelState.PRIMARY})
+        models, _ = serve_models(
+            settings, known_decisions(settings), loader, states={ModelState.PRIMARY}
+        )
         require_findings(settings, models)
     return tuple(each.model for each in models)
 

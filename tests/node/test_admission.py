@@ -26,7 +26,7 @@ from imaging_node.node.model_changes import (
     roll_back_model,
     stop_model,
 )
-from imaging_node.node.models import ModelLoader
+from imaging_node.node.models import ModelLoader, load_models
 from imaging_node.node.serving import serve_models
 from imaging_node.node.wiring import open_state
 from imaging_node.settings import Settings
@@ -187,6 +187,11 @@ def test_a_bundle_that_the_settings_name_is_not_removed(settings: Settings, tmp_
     with pytest.raises(SettingsError, match="the settings name it under `models`"):
         remove_model(named, database, BUNDLE, reason="")
     assert states(named)[BUNDLE] is ModelState.SHADOW
+    promote_model(named, database, BUNDLE, share=None, reason="")
+    # What checks the settings looks at what was decided.
+    [checked] = load_models(named)
+    assert checked.bundle.identity.version == "9.0.0"
+    roll_back_model(named, database, BUNDLE, reason="")
     remove_model(settings, database, BUNDLE, reason="")
     database.close()
 
