@@ -253,6 +253,23 @@ def test_the_commands_know_it(source: Path, tmp_path: Path, settings: Settings) 
     (settings.state_directory / "models" / NAME / "configs" / "metadata.json").write_text("{}")
     assert isinstance(models("verify", NAME).exception, BundleError)
     # A broken one in shadow is shown, and fails nothing.
-    broken = models("list")
+    broken = models("list", "--json")
     assert broken.exit_code == 0
     assert "since it was installed" in broken.output
+
+
+def test_a_refused_foreign_bundle_does_not_keep_the_node_from_starting(
+    source: Path, settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    add(source, settings)
+    promote_model(settings, database, NAME, share=None, reason="")
+    (settings.state_directory / "models" / NAME / "more.py").write_text("pass")
+    config = tmp_path / "node.yaml"
+    config.write_text(
+        f"state_directory: {settings.state_directory}\nspool: {{min_free_bytes: 0}}\n"
+    )
+    # What `serve` asks before it starts anything.
+    asked = ["models", "verify", "--in-service", "--config", str(config)]
+    started = typer.testing.CliRunner().invoke(app, asked)
+    assert started.exit_code == 0, started.output
+    assert "chest_xray_pneumonia: version" in started.output
