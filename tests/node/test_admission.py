@@ -58,6 +58,7 @@ def states(settings: Settings) -> dict[str, ModelState]:
     found = {
         each.bundle: each.state
         for each in effective_rows(settings, read_decisions(database), installed)
+        if each.name == NAME  # the package brings another one, which is retired
     }
     database.close()
     return found
