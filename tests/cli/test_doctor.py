@@ -15,17 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 OTHER_PROCESSOR = "ctypes.CDLL(None).personality(8)  # PER_LINUX32: another name for it"
 NO_MORE_FILTERS = """
 from imaging_node import confinement as c
-prctl = {"x86_64": 157, "aarch64": 167}[platform.machine()]
+seccomp = c._ARCHITECTURES[platform.machine()].seccomp
 steps = [
     (c._LOAD, 0, 0, c._NUMBER_AT),
-    *c._by_argument(prctl, 0, c._if(c._EQUAL, c._SECCOMP, c._REFUSE), c._ALLOW),
+    *c._by_argument(seccomp, 0, c._if(c._EQUAL, c._FILTER_MODE, c._REFUSE), c._ALLOW),
     (c._RETURN, 0, 0, c._ALLOW),
 ]
 packed = b"".join(struct.pack("HBBI", *each) for each in steps)
 program = c._Program(len(steps), packed)
 library = ctypes.CDLL(None)
 assert library.prctl(c._NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
-assert library.prctl(c._SECCOMP, c._FILTER_MODE, ctypes.byref(program), 0, 0) == 0
+assert library.syscall(seccomp, c._FILTER_MODE, 0, ctypes.byref(program)) == 0
 """
 
 

@@ -241,7 +241,7 @@ def test_a_folder_may_name_the_version_but_no_other_one(bundle_copy: Path) -> No
     assert load_bundle(right).identity.version == "0.2.1"
     wrong = right.rename(right.with_name("chest_xray_pneumonia@9.0.0"))
     with pytest.raises(
-        BundleError, match=r"its id is 'chest_xray_pneumonia', its version '0\.2\.0'"
+        BundleError, match=r"its id is 'chest_xray_pneumonia', its version '0\.2\.1'"
     ):
         load_bundle(wrong)
 
