@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chest_xray.conformal import absent_threshold, present_threshold
-from chest_xray.tables import calibrated, spreads
+from chest_xray.tables import by_member, calibrated
 from imaging_node.inference.bundle import Finding
 from imaging_node.inference.calibration import fit_beta_calibration
 
@@ -30,7 +30,7 @@ def calibrate(plan: BundlePlan, scored: ScoredImages) -> dict[str, Finding]:
         # Where both calls would be allowed, as for a model that ranks nearly perfectly, what
         # lies between is left open: each promise then holds all the more.
         low, high = min(present, absent), max(present, absent)
-        spread = np.quantile(spreads(curve, split.logits), plan.spread_quantile)
+        spread = np.quantile(by_member(curve, split.logits).std(0), plan.spread_quantile)
         findings[label] = Finding(
             label=label,
             calibration=curve,

@@ -67,10 +67,9 @@ def calibrated(calibration: BetaCalibration, logits: FloatArray) -> FloatArray:
     return np.array([calibration.probability(float(logit)) for logit in logits])
 
 
-def spreads(calibration: BetaCalibration, logits: FloatArray) -> FloatArray:
-    """Standard deviation of the members' probabilities; logits (members, n), answer (n,)."""
-    members = np.stack([calibrated(calibration, each) for each in logits])
-    return np.asarray(members.std(0))
+def by_member(calibration: BetaCalibration, logits: FloatArray) -> FloatArray:
+    """Each member's probabilities; logits and answer have shape (members, n)."""
+    return np.stack([calibrated(calibration, each) for each in logits])
 
 
 def is_shadow(evaluated: Evaluated) -> bool:
@@ -137,8 +136,8 @@ def _left_open(finding: Finding, split: Split, probabilities: FloatArray) -> npt
     is_open = (probabilities >= clears) & (probabilities < finding.operating_point)
     if finding.maximum_spread is None:
         return is_open
-    members = np.stack([calibrated(finding.calibration, each) for each in split.logits])
-    is_apart = spreads(finding.calibration, split.logits) > finding.maximum_spread
+    members = by_member(finding.calibration, split.logits)
+    is_apart = members.std(0) > finding.maximum_spread
     is_alone = (probabilities < clears) & (members.max(0) >= clears)
     return np.asarray(is_open | is_apart | is_alone)
 
